@@ -1,0 +1,14 @@
+"""Sizes of the sampling benchmarks, the same for every loader."""
+
+from __future__ import annotations
+
+import numpy as np
+from synthetic import transitions
+
+BATCH = {"transitions": 256, "goals": 1024}
+WIDTHS = {"transitions": (17, 6), "goals": (29, 8)}  # observation, action
+
+
+def data(case: str) -> dict[str, np.ndarray]:
+    """Return a million transitions of the case's widths."""
+    return transitions(1_000_000, *WIDTHS[case])

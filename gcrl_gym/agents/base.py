@@ -1,0 +1,405 @@
+"""OfflineAgent: the only training loop, and everything agents share besides mathematics.
+
+An agent subclasses it and writes four things: its hyperparameters (keyword arguments stored under
+their own names), ``build`` (networks, targets, optimisers), ``update`` (one gradient step on a
+batch) and ``act``. Counters, logging, callbacks, saving and speed settings are here.
+One timestep of ``learn`` is one gradient update.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
+from stable_baselines3.common.utils import configure_logger
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from gcrl_gym.agents import archive, inputs
+from gcrl_gym.agents.metrics import MetricMeans, Metrics
+from gcrl_gym.agents.numerics import Numerics
+from gcrl_gym.agents.policy import GoalPolicy
+from gcrl_gym.agents.presets import load_preset
+from gcrl_gym.agents.randomness import Generators
+from gcrl_gym.datasets import OfflineDataset
+from gcrl_gym.datasets.samplers import Batch, TransitionSampler
+from gcrl_gym.errors import UserError
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class OfflineAgent(BaseAlgorithm):
+    """Base of all agents: Stable-Baselines3's BaseAlgorithm, trained from a dataset.
+
+    Args:
+        env: environment or id; carries the spaces and the evaluation, and is never stepped by
+            ``learn``. ``None`` takes the spaces from the dataset.
+        dataset: MinariDataset, OfflineDataset, dataset id or path.
+        sampler: replaces the agent's own sampler (``gcrl_gym.datasets.samplers``).
+        learning_rate: of every optimiser; a float, "lin_3e-4" to fall linearly to 0, or a schedule
+            of the remaining progress.
+        batch_size: transitions per update.
+        normalize: standardise observations and goals by the dataset's mean and deviation.
+        matmul: "auto" uses torch's faster float32 matrix products where they are float32-exact;
+            "highest" never changes torch's setting.
+        threads: torch threads while training; by default 1 for networks up to 256 wide.
+        compile: True compiles the update; "auto" and False run it eagerly.
+        seed: of all random numbers of the agent; the process-wide generators are never used.
+        device: torch device, "auto" takes CUDA when available.
+        verbose: 0 silent, 1 prints the log tables.
+        tensorboard_log: folder for TensorBoard logs.
+
+    Raises:
+        UserError: unknown keyword, unsupported space, or a dataset that does not fit the env.
+    """
+
+    name: ClassVar[str]
+    policy: GoalPolicy
+    sampler: Any = TransitionSampler()
+    action_spaces: ClassVar[tuple[type, ...]] = (spaces.Box,)
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    discount: float = 0.99
+    num_actors: int = 1
+
+    def __init__(
+        self,
+        env: Any,
+        dataset: Any = None,
+        *,
+        sampler: Any = None,
+        learning_rate: float | str | Schedule = 3e-4,
+        batch_size: int = 256,
+        normalize: bool = False,
+        matmul: Literal["auto", "highest"] = "auto",
+        threads: int | None = None,
+        compile: bool | Literal["auto"] = "auto",
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        verbose: int = 0,
+        tensorboard_log: str | None = None,
+        _spaces: tuple[spaces.Space[Any], spaces.Space[Any]] | None = None,
+        **unknown: Any,
+    ) -> None:
+        self.batch_size = inputs.whole_number(batch_size, "batch_size")
+        self.normalize, self.matmul = normalize, matmul
+        self.threads, self.compile = threads, compile
+        inputs.check_unknown(unknown, self.signature(), type(self).__name__)
+        inputs.check_options(self, type(self), OfflineAgent)
+        if sampler is not None:
+            self.sampler = sampler
+        self.optimizers: dict[str, torch.optim.Adam] = {}
+        self.numerics: Numerics | None = None  # of the latest learn()
+        self.stored_numerics: Numerics | None = None  # of the archive this agent came from
+        self.dataset: OfflineDataset | None = inputs.resolve_dataset(dataset)
+        if env is None:  # SB3's constructor takes the spaces from an env only
+            _spaces = _spaces or inputs.dataset_spaces(self.dataset, type(self).__name__)
+            self.observation_space, self.action_space = _spaces
+            self.n_envs = 1
+        super().__init__(
+            policy=GoalPolicy,
+            env=inputs.resolve_env(env, _spaces),
+            learning_rate=inputs.resolve_learning_rate(learning_rate),
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+        )
+        self._setup_model()
+        if self.dataset is not None:
+            self.set_dataset(self.dataset)
+
+    # What an agent writes ------------------------------------------------------------------
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make networks, targets and optimisers with the ``add_*`` methods."""
+
+    @abstractmethod
+    def update(self, batch: Batch) -> Metrics:
+        """Take one gradient step on a normalised batch and return detached scalar metrics."""
+
+    @abstractmethod
+    def act(self, inputs: Tensor, deterministic: bool, actor: int) -> Tensor:
+        """Return actions in [-1, 1], or action indices, for normalised inputs [B, D + G]."""
+
+    def noise_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the standard normal noise that an update needs, by name.
+
+        Each name has a generator of its own, so noise that a longer chain draws never shifts what
+        the others see; and an update is a pure function of the weights and the batch.
+        """
+        return {}
+
+    # What an agent uses --------------------------------------------------------------------
+
+    @property
+    def input_dim(self) -> int:
+        """Width of the observation and goal, concatenated."""
+        return self.policy.observation_dim + self.policy.goal_dim
+
+    @property
+    def action_dim(self) -> int:
+        """Width of a continuous action, or the number of discrete actions."""
+        if isinstance(self.action_space, spaces.Discrete):
+            return int(self.action_space.n)
+        return int(np.prod(self.action_space.shape or (1,)))
+
+    def add_network(self, name: str, make: Callable[[], M]) -> M:
+        """Make a network under its own seed and register it as a part of the policy."""
+        network = self.generators.make(f"weights/{name}", make)
+        self.policy.networks[name] = network.to(self.device)
+        return network
+
+    def add_target(self, name: str, network: M) -> M:
+        """Register a copy of a network that gradients never reach."""
+        target = copy.deepcopy(network).requires_grad_(False)
+        self.policy.networks[name] = target
+        return target
+
+    def add_optimizer(self, name: str, *networks: nn.Module) -> torch.optim.Adam:
+        """Make an Adam optimiser over the parameters of the networks."""
+        parameters = [p for network in networks for p in network.parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=self.lr_schedule(1.0), fused=True)
+        self.optimizers[name] = optimizer
+        return optimizer
+
+    @staticmethod
+    def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """Step one optimiser down a loss; parameters of other optimisers get no gradient."""
+        parameters = optimizer.param_groups[0]["params"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    @staticmethod
+    @torch.no_grad()
+    def soft_update(target: nn.Module, network: nn.Module, tau: float) -> None:
+        """Move target parameters the fraction ``tau`` of the way to the network's."""
+        torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), tau)
+
+    # Data ----------------------------------------------------------------------------------
+
+    def set_dataset(self, dataset: Any, statistics: bool = True) -> None:
+        """Use a dataset for training.
+
+        Args:
+            dataset: MinariDataset, OfflineDataset, dataset id or path.
+            statistics: set the normalisation from it (where ``normalize`` is on).
+
+        Raises:
+            UserError: its spaces are not those of the agent.
+        """
+        resolved = inputs.resolve_dataset(dataset)
+        assert resolved is not None
+        inputs.check_dataset(resolved, self.observation_space, self.action_space)
+        self.dataset = resolved
+        self._bound = self.sampler.bind(
+            resolved, discount=self.discount, device=self.device, goal_env=self._goal_env()
+        )
+        if self.normalize and statistics:
+            self.policy.fit_statistics(resolved)
+
+    def draw_batch(self) -> Batch:
+        """Draw, normalise and return the next training batch, with its noise."""
+        batch: Batch = self._bound.sample(self.batch_size, self.generators.batches)
+        self.policy.normalize_batch(batch, self.normalize)
+        shapes = self.noise_shapes(self.batch_size)
+        batch.noise = {
+            name: self.generators.randn(f"noise/{name}", *shape) for name, shape in shapes.items()
+        }
+        return batch
+
+    # Training ------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        total_timesteps: float,
+        callback: MaybeCallback = None,
+        log_interval: int = 1000,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train on the dataset.
+
+        Args:
+            total_timesteps: number of gradient updates; 1e6 is accepted.
+            callback: Stable-Baselines3 callback(s), called after each update.
+            log_interval: updates between two lines of the log; metrics are means over them.
+            tb_log_name: name of the TensorBoard run, by default the agent's name.
+            reset_num_timesteps: False continues the count of an earlier call.
+            progress_bar: show a progress bar.
+
+        Raises:
+            UserError: no dataset, a number of updates that is not whole, or diverged training.
+        """
+        if self.dataset is None:
+            raise UserError(f"{type(self).__name__} has no dataset; pass dataset=... to train.")
+        total = inputs.whole_number(total_timesteps, "total_timesteps")
+        total, callback = self._setup_learn(
+            total, callback, reset_num_timesteps, tb_log_name or self.name
+        )
+        callback.on_training_start(locals(), globals())
+        step = self._step_function()
+        bar = tqdm(
+            total=total, initial=self.num_timesteps, disable=not progress_bar, desc=self.name,
+            unit="update",
+        )  # fmt: skip
+        self.numerics = Numerics.choose(
+            self.device, self.matmul, self.threads, max(self.hidden_sizes, default=0)
+        )
+        archive.warn_changed_numerics(self)
+        with self.numerics.applied(), bar:
+            while self.num_timesteps < total:
+                if not self.policy.training:  # evaluation in a callback switches it off
+                    self.policy.train()
+                self._update_current_progress_remaining(self.num_timesteps, total)
+                if callable(self.learning_rate):
+                    self._update_learning_rate(list(self.optimizers.values()))
+                self._means.add(step(self.draw_batch()))
+                self.num_timesteps += 1
+                self._n_updates += 1
+                if self.num_timesteps % log_interval == 0:
+                    self.dump_logs()
+                bar.update()
+                if not callback.on_step():
+                    break
+        callback.on_training_end()
+        return self
+
+    def _setup_learn(  # type: ignore[override]
+        self, total: int, callback: MaybeCallback, reset_num_timesteps: bool, tb_log_name: str
+    ) -> tuple[int, BaseCallback]:
+        # SB3's own resets the environment, which offline training never steps, and which would
+        # draw from generators that are not ours.
+        self.start_time = time.time_ns()
+        if reset_num_timesteps:
+            self.num_timesteps = 0
+        else:
+            total += self.num_timesteps
+        self._total_timesteps = total
+        self._num_timesteps_at_start = self.num_timesteps
+        self._means = MetricMeans()
+        if not self._custom_logger:
+            self._logger = configure_logger(
+                self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps
+            )
+        return total, self._init_callback(callback)
+
+    def _step_function(self) -> Callable[[Batch], Metrics]:
+        """Return the update, compiled where the user asked for it and a compiler works."""
+        if self.compile is not True:
+            return self.update
+        from gcrl_gym.agents.compilation import compiled
+
+        return compiled(self.update)
+
+    def dump_logs(self) -> None:
+        """Write the mean of each metric since the last call to the logger.
+
+        Raises:
+            UserError: a metric is not a finite number.
+        """
+        for name, value in self._means.pop(f"{self.name}, update {self.num_timesteps}").items():
+            self.logger.record(f"train/{name}", value)
+        elapsed = max(time.time_ns() - self.start_time, 1) / 1e9
+        done = self.num_timesteps - self._num_timesteps_at_start
+        self.logger.record("time/updates_per_second", done / elapsed)
+        self.logger.record("time/gradient_steps", self._n_updates, exclude="tensorboard")
+        self.logger.dump(step=self.num_timesteps)
+
+    # Acting --------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        actor: int = -1,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Return the action for one observation or a batch; see ``GoalPolicy.predict``."""
+        if not -self.num_actors <= actor < self.num_actors:
+            raise UserError(f"actor is {actor}; this agent has actors 0 to {self.num_actors - 1}.")
+        if self.policy.training:
+            self.policy.eval()
+        return self.policy.predict(observation, state, episode_start, deterministic, actor)
+
+    @contextlib.contextmanager
+    def sampling_seed(self, seed: int) -> Iterator[None]:
+        """Seed the noise of sampled actions for the block and put the generator back after."""
+        with self.generators.seeded("act", seed):
+            yield
+
+    # Saving --------------------------------------------------------------------------------
+
+    def save(self, path: Any) -> None:  # type: ignore[override]
+        """Write everything that training has changed to an archive (JSON and safetensors).
+
+        Args:
+            path: file name (``.zip`` is added without a suffix) or writable binary file.
+        """
+        archive.save(self, path)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls, path: Any, env: Any = None, dataset: Any = None, **overrides: Any
+    ) -> Self:
+        """Read an agent written by ``save``; no code in the file is run.
+
+        Args:
+            path: file name or readable binary file.
+            env: needed only for evaluation callbacks.
+            dataset: needed to train on.
+            **overrides: hyperparameters to replace, such as ``device``.
+
+        Raises:
+            UserError: archive of another agent, damaged, or for other spaces; unknown override.
+        """
+        return archive.load(cls, path, env, dataset, overrides)
+
+    @classmethod
+    def from_preset(
+        cls, env: Any, dataset: Any = None, preset: str = "default", **overrides: Any
+    ) -> Self:
+        """Make an agent with the hyperparameters of a named preset; keywords override it."""
+        return cls(env, dataset, **(load_preset(cls.name, preset) | overrides))
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        """Return the state dicts of the policy and of every optimiser, by name."""
+        return archive.parameters(self)
+
+    def set_parameters(
+        self, load_path_or_dict: Any, exact_match: bool = True, device: Any = "auto"
+    ) -> None:
+        """Put weights back: from ``get_parameters`` or from an archive of the same agent."""
+        archive.set_parameters(self, load_path_or_dict, exact_match, device)
+
+    @classmethod
+    def signature(cls) -> dict[str, inspect.Parameter]:
+        """Return the agent's hyperparameters: its own keyword arguments, then the common ones."""
+        return inputs.keyword_arguments(cls, OfflineAgent)
+
+    # Set-up --------------------------------------------------------------------------------
+
+    def _setup_model(self) -> None:
+        inputs.check_action_space(self.action_space, self.action_spaces, type(self).__name__)
+        self._setup_lr_schedule()
+        self.generators = Generators(self.seed, self.device)
+        self.policy = GoalPolicy(self.observation_space, self.action_space).to(self.device)
+        self.policy.act = self.act
+        self.build()
+
+    def _goal_env(self) -> Any:
+        return None if self.env is None else self.env.envs[0].unwrapped  # type: ignore[attr-defined]

@@ -1,0 +1,216 @@
+"""What a user may pass to an agent, turned into what the agent works with - or one clear error."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterable
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from gcrl_gym import datasets
+from gcrl_gym.agents.policy import split_space
+from gcrl_gym.datasets import OfflineDataset
+from gcrl_gym.errors import UserError, nearest
+
+
+def whole_number(value: float, name: str) -> int:
+    """Return ``value`` as an int; 1e6 is fine, 1.5 is not.
+
+    Raises:
+        UserError: not a whole number, or below 1.
+    """
+    if isinstance(value, bool) or value != int(value) or value < 1:
+        raise UserError(f"{name} is {value!r}; give a whole number of at least 1.")
+    return int(value)
+
+
+def resolve_learning_rate(value: float | str | Schedule) -> float | Schedule:
+    """Return a learning rate or schedule; ``"lin_1e-3"`` (as in RL Zoo) falls linearly to 0.
+
+    Raises:
+        UserError: any other text, or a rate that is not a positive number.
+    """
+    if callable(value):
+        return value
+    text = str(value)
+    try:
+        rate = float(text.removeprefix("lin_"))
+    except ValueError:
+        rate = -1.0
+    if not 0 < rate < float("inf"):
+        raise UserError(
+            f"learning_rate is {value!r}; give a number > 0, or text such as 'lin_3e-4'."
+        )
+    return LinearSchedule(rate, 0.0, 1.0) if text.startswith("lin_") else rate
+
+
+def keyword_arguments(cls: type, base: type) -> dict[str, inspect.Parameter]:
+    """Return the keyword-only arguments of ``cls`` and its parents up to ``base``, own first."""
+    found: dict[str, inspect.Parameter] = {}
+    for kind in cls.__mro__:
+        if issubclass(kind, base) and "__init__" in vars(kind):
+            for name, parameter in inspect.signature(kind.__init__).parameters.items():
+                if parameter.kind is parameter.KEYWORD_ONLY and not name.startswith("_"):
+                    found.setdefault(name, parameter)
+    return found
+
+
+def check_unknown(unknown: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raise UserError for a keyword that ``where`` does not take, with the nearest one it does."""
+    known = list(known)
+    for key in unknown:
+        raise UserError(f"{where} has no argument {key!r}.{nearest(key, known)}")
+
+
+def check_options(agent: Any, cls: type, base: type) -> None:
+    """Raise for an argument annotated ``Literal`` whose attribute is none of its values.
+
+    Raises:
+        UserError: naming the argument and what it may be.
+    """
+    for kind in cls.__mro__:
+        if not issubclass(kind, base) or "__init__" not in vars(kind):
+            continue
+        for name, hint in get_type_hints(kind.__init__).items():
+            options = _literal_values(hint)
+            value = getattr(agent, name, None)
+            if options and value not in options:
+                raise UserError(
+                    f"{cls.__name__}: {name} is {value!r}; choose from {sorted(map(str, options))}."
+                    f"{nearest(str(value), map(str, options))}"
+                )
+
+
+def _literal_values(hint: Any) -> tuple[Any, ...]:
+    """Return the values of a Literal (with bool, of a union of both), () for other annotations."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    parts = get_args(hint)
+    if set(parts) - {bool} and all(part is bool or get_origin(part) is Literal for part in parts):
+        return (True, False, *(value for part in parts for value in get_args(part)))
+    return ()
+
+
+def resolve_env(
+    env: gym.Env[Any, Any] | VecEnv | str | None,
+    expected: tuple[spaces.Space[Any], spaces.Space[Any]] | None = None,
+) -> gym.Env[Any, Any] | VecEnv | None:
+    """Return an environment for an environment or a registered id.
+
+    Args:
+        env: what the user passed.
+        expected: observation and action space that it must have.
+
+    Raises:
+        UserError: an unknown id, something that is not an environment, or other spaces.
+    """
+    if isinstance(env, str):
+        env_id = env
+        try:
+            env = gym.make(env_id)
+        except gym.error.UnregisteredEnv as error:
+            hint = nearest(env_id, gym.registry)
+            raise UserError(f"Unknown environment {env_id!r}.{hint}") from error
+    if env is None:
+        return None
+    if not isinstance(env, (gym.Env, VecEnv)):
+        raise UserError(f"env is {env!r}; pass a Gymnasium environment, its id, or None.")
+    if expected is not None and (env.observation_space, env.action_space) != expected:
+        raise UserError(
+            f"The env's spaces are {env.observation_space} and {env.action_space}; the agent's are "
+            f"{expected[0]} and {expected[1]}."
+        )
+    return env
+
+
+def resolve_dataset(dataset: Any) -> OfflineDataset | None:
+    """Return an OfflineDataset for one, a MinariDataset, a dataset id, a path, or None."""
+    if dataset is None or isinstance(dataset, OfflineDataset):
+        return dataset
+    if isinstance(dataset, os.PathLike) or (isinstance(dataset, str) and os.path.exists(dataset)):
+        return OfflineDataset.from_minari(os.fspath(dataset))
+    if isinstance(dataset, str):
+        return OfflineDataset.from_minari(datasets.load_dataset(dataset))
+    return OfflineDataset.from_minari(dataset)
+
+
+def dataset_spaces(
+    dataset: OfflineDataset | None, agent: str
+) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
+    """Return (observation space, action space) for an agent trained without an environment.
+
+    Raises:
+        UserError: no dataset either.
+    """
+    if dataset is None:
+        raise UserError(f"{agent} needs an env, or a dataset to take the spaces from.")
+    observation, action = dataset.observation_space, dataset.action_space
+    if dataset.goal_dim == 0:
+        return observation, action
+    goal = observation
+    if not dataset.goal_is_observation:
+        goal = spaces.Box(-np.inf, np.inf, (dataset.goal_dim,), np.float32)
+    parts = {"observation": observation, "achieved_goal": goal, "desired_goal": goal}
+    return spaces.Dict(parts), action
+
+
+def check_action_space(space: spaces.Space[Any], supported: tuple[type, ...], agent: str) -> None:
+    """Raise unless the agent can act in ``space``.
+
+    Raises:
+        UserError: a kind of space that the agent does not support, or an unbounded Box.
+    """
+    if not isinstance(space, supported):
+        names = " or ".join(kind.__name__ for kind in supported)
+        raise UserError(f"{agent} needs a {names} action space, not {space}.")
+    if isinstance(space, spaces.Box) and not np.isfinite([space.low, space.high]).all():
+        raise UserError(f"{agent} needs finite action bounds, not {space}; rescale the actions.")
+
+
+def check_dataset(
+    dataset: OfflineDataset, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+) -> None:
+    """Raise unless the dataset's spaces are those of the environment.
+
+    Raises:
+        UserError: naming the part that differs, and both shapes.
+    """
+    observation, goal = split_space(observation_space)
+    found = tuple(dataset.observations.shape[1:])
+    if found != observation.shape:
+        raise UserError(
+            f"The dataset's observations have shape {found}, the environment's "
+            f"{observation.shape}; use the environment of the data (gcrl_gym.datasets.make_env)."
+        )
+    goal_dim = 0 if goal is None else int(np.prod(goal.shape or (1,)))
+    if goal_dim != dataset.goal_dim:
+        raise UserError(
+            f"The dataset has goals of width {dataset.goal_dim}, the environment of {goal_dim} "
+            "(0 is none); wrap the environment with gcrl_gym.wrappers.GoalDict, or use a dataset "
+            "with achieved goals."
+        )
+    _check_actions(dataset, action_space)
+
+
+def _check_actions(dataset: OfflineDataset, space: spaces.Space[Any]) -> None:
+    stored = dataset.action_space
+    discrete = np.issubdtype(dataset.actions.dtype, np.integer)
+    if isinstance(space, spaces.Discrete) != discrete:
+        raise UserError(f"The dataset's actions are {stored}, the environment's {space}.")
+    if isinstance(space, spaces.Discrete):
+        if isinstance(stored, spaces.Discrete) and (stored.n, stored.start) != (
+            space.n,
+            space.start,
+        ):
+            raise UserError(f"The dataset's actions are {stored}, the environment's {space}.")
+        return
+    width, found = int(np.prod(space.shape or (1,))), dataset.actions.shape[1]
+    if found != width:
+        raise UserError(f"The dataset's actions have width {found}, the environment's {width}.")

@@ -1,0 +1,185 @@
+"""``gcrl data``: what datasets there are, what is in one, and how to get more."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from gcrl_gym.cli.parsing import DataDir, parse, subcommand
+from gcrl_gym.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
+
+COMMANDS = {
+    "list": "List the datasets that load by their id.",
+    "show": "Describe a dataset.",
+    "convert": "Convert a source file to Minari.",
+    "collect": "Record episodes of a policy as a new dataset.",
+}
+
+
+@dataclass
+class List:
+    """List the datasets that load by their id here."""
+
+    data_dir: DataDir = None
+    all: bool = False
+    """also those whose source file is not here"""
+
+
+@dataclass
+class Show:
+    """Describe a dataset; it is generated or converted when it is not local yet."""
+
+    id: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="ID", help="dataset id or Minari folder")
+    ]
+    data_dir: DataDir = None
+
+
+@dataclass
+class Convert:
+    """Convert a source file, under its official name, to a Minari dataset."""
+
+    source: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help="file, or id of the dataset")
+    ]
+    data_dir: DataDir = None
+
+
+@dataclass
+class Collect:
+    """Record episodes of a policy in an environment as a new Minari dataset."""
+
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV", help="environment id")]
+    id: Annotated[str, tyro.conf.arg(metavar="ID", help="of the new dataset, such as me/nav2d-v0")]
+    policy: Annotated[
+        str,
+        tyro.conf.arg(help="random, a saved agent, or for Nav2D expert, noisy, play or stitch"),
+    ] = "random"
+    maze: Annotated[str | None, tyro.conf.arg(help="layout of Nav2D")] = None
+    episodes: int = 100
+    """number of episodes"""
+    seed: int = 0
+    """seed of everything random"""
+
+
+def run(arguments: list[str]) -> None:
+    """Run the subcommand named first."""
+    name, rest = subcommand(arguments, COMMANDS, "gcrl data")
+    kind, action = {
+        "list": (List, show_list),
+        "show": (Show, show_one),
+        "convert": (Convert, convert),
+        "collect": (Collect, collect_episodes),
+    }[name]
+    action(parse(kind, rest, f"gcrl data {name}"))  # type: ignore[operator]
+
+
+def show_list(options: List) -> None:
+    """Print one line per dataset."""
+    from gcrl_gym.datasets import list_datasets
+
+    rows = list_datasets(options.data_dir)
+    shown = [row for row in rows if row.available or options.all]
+    width = max((len(row.id) for row in shown), default=0)
+    for row in shown:
+        size = "" if row.size is None else f"{row.size:,.1f} MB"
+        state = "local" if row.local else "made on first use" if row.available else "needs its file"
+        print(f"{row.id:<{width}}  {row.source:<10} {size:>12}  {state}")
+    hidden = len(rows) - len(shown)
+    if hidden:
+        print(f"{hidden} more need their source file (--all shows them, --data-dir finds files).")
+
+
+def show_one(options: Show) -> None:
+    """Print sizes, spaces and where the data came from."""
+    from gcrl_gym.datasets import OfflineDataset
+    from gcrl_gym.experiments.run import open_stored
+
+    dataset = OfflineDataset.from_minari(open_stored(options.id, options.data_dir))
+    print(dataset.describe())
+    hidden = {"observation_space", "action_space", "total_steps", "total_episodes"}
+    for key, value in sorted(dataset.metadata.items()):
+        if key not in hidden and value is not None:
+            print(f"  {key}: {value}")
+
+
+def convert(options: Convert) -> None:
+    """Convert one file and print the id it loads by."""
+    from gcrl_gym.datasets import load_dataset
+    from gcrl_gym.datasets.sources import sources
+
+    path = Path(options.source)
+    if not path.is_file():
+        if path.suffix:
+            raise UserError(f"No file {path}; give a file, or the id of a dataset.")
+        _announce(load_dataset(options.source, options.data_dir))
+        return
+    names = {source.file(id): (source, id) for source in sources() for id in source.ids()}
+    if path.name not in names:
+        hint = nearest(path.name, filter(None, names))
+        raise UserError(f"{path.name} is not the official name of a known source file.{hint}")
+    source, dataset_id = names[path.name]
+    _announce(source.make(dataset_id, path))
+
+
+def collect_episodes(options: Collect) -> None:
+    """Record and write the dataset."""
+    from gcrl_gym.datasets.nav2d_io import KINDS, write_nav2d
+
+    if options.env.startswith("gcrl/Nav2D") and options.policy in KINDS:
+        dataset = write_nav2d(
+            options.id,
+            options.policy,
+            options.maze or "four_rooms",
+            discrete="Discrete" in options.env,
+            episodes=options.episodes,
+            seed=options.seed,
+        )
+    else:
+        dataset = _roll_out(options)
+    _announce(dataset)
+
+
+def _roll_out(options: Collect) -> MinariDataset:
+    import gymnasium as gym
+
+    from gcrl_gym.agents import load
+    from gcrl_gym.datasets import write_minari
+    from gcrl_gym.datasets.collect import collect
+
+    keywords: dict[str, Any] = {} if options.maze is None else {"maze": options.maze}
+    try:
+        env = gym.make(options.env, **keywords)
+    except (gym.error.Error, TypeError) as error:
+        hint = nearest(options.env, gym.registry)
+        raise UserError(f"Cannot make {options.env!r}: {error}.{hint}") from error
+    if options.policy == "random":
+        env.action_space.seed(options.seed)
+        policy = lambda observation: env.action_space.sample()  # noqa: E731
+        episodes = collect(env, policy, options.episodes, options.seed)
+    else:
+        agent = load(options.policy)
+        with agent.sampling_seed(options.seed):
+            episodes = collect(env, agent, options.episodes, options.seed)
+    return write_minari(
+        options.id,
+        episodes,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        metadata={"source": "collected", "policy": options.policy, "seed": options.seed},
+        env_spec=env.spec,
+    )
+
+
+def _announce(dataset: MinariDataset) -> None:
+    print(
+        f"{dataset.id}: {dataset.total_episodes} episodes, {dataset.total_steps} steps",
+        file=sys.stdout,
+    )

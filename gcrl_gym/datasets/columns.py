@@ -1,0 +1,214 @@
+"""Flat columns of an offline dataset: how one row is packed, and the checks on its numbers.
+
+An episode of ``T`` transitions takes ``T + 1`` rows, so that the next observation of row ``t``
+is row ``t + 1`` and no observation is stored twice. Every float column lives in one matrix::
+
+    row   | observation (D) | action (A) | reward | terminated | achieved (G) | desired (G) |
+    0     | s0              | a0         | r0     | 0          | ...
+    1     | s1              | a1         | r1     | 1          | ...
+    2     | s2              | 0          | 0      | 0          |  <- last state of the episode
+
+so a batch is one gather and a cache is one file. Integer columns (images, discrete actions)
+stay beside it in their own dtype.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gcrl_gym.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+LARGE_BYTES = 2**30  # an allocation above this is announced
+_CHECK_ROWS = 2**14
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shapes and dtypes of the columns, and where the float ones sit in a packed row.
+
+    Args:
+        observation_shape: shape of one observation, ``()`` for one integer.
+        observation_dtype: ``"float32"`` (packed) or the integer dtype kept beside the rows.
+        action_shape: ``(A,)``, or ``()`` for one integer.
+        action_dtype: ``"float32"`` (packed) or ``"int64"``.
+        achieved_dim: width of the achieved goal column, 0 when there is none.
+        desired_dim: width of the desired goal column, 0 when there is none.
+    """
+
+    observation_shape: tuple[int, ...]
+    observation_dtype: str
+    action_shape: tuple[int, ...]
+    action_dtype: str
+    achieved_dim: int = 0
+    desired_dim: int = 0
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Columns of a packed row by name, in row order."""
+        widths = {
+            "observations": self._packed_width(self.observation_shape, self.observation_dtype),
+            "actions": self._packed_width(self.action_shape, self.action_dtype),
+            "rewards": 1,
+            "terminated": 1,
+            "achieved_goals": self.achieved_dim,
+            "desired_goals": self.desired_dim,
+        }
+        ends = np.cumsum(list(widths.values())).tolist()
+        return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends)}
+
+    @property
+    def width(self) -> int:
+        """Number of float32 values in one packed row."""
+        width: int = self.slices["desired_goals"].stop
+        return width
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one entry of column ``name``."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "observations": self.observation_shape,
+            "actions": self.action_shape,
+            "achieved_goals": (self.achieved_dim,),
+            "desired_goals": (self.desired_dim,),
+        }
+        return shapes.get(name, ())
+
+    def integer_columns(self) -> dict[str, str]:
+        """Names and dtypes of the columns kept outside the packed rows."""
+        dtypes = {"observations": self.observation_dtype, "actions": self.action_dtype}
+        return {name: dtype for name, dtype in dtypes.items() if dtype != "float32"}
+
+    @staticmethod
+    def _packed_width(shape: tuple[int, ...], dtype: str) -> int:
+        return math.prod(shape) if dtype == "float32" else 0
+
+
+@dataclass
+class Columns:
+    """The flat columns themselves.
+
+    Args:
+        layout: what the columns are.
+        rows: packed float32 matrix ``(rows, layout.width)``.
+        lengths: transitions of each episode, int64 ``(episodes,)``; an episode takes one row more.
+        integers: columns outside the matrix by name, each ``(rows, *shape)``.
+    """
+
+    layout: Layout
+    rows: Array
+    lengths: npt.NDArray[np.int64]
+    integers: dict[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def allocate(cls, layout: Layout, steps: int, episodes: int) -> Columns:
+        """Return zeroed columns, lengths included, announcing a large allocation."""
+        count = steps + episodes
+        integers = layout.integer_columns()
+        size = count * layout.width * 4 + sum(
+            count * math.prod(layout.shape(name)) * np.dtype(dtype).itemsize
+            for name, dtype in integers.items()
+        )
+        if size > LARGE_BYTES:
+            logger.warning("Allocating %.1f GiB for %d dataset rows.", size / 2**30, count)
+        return cls(
+            layout,
+            np.zeros((count, layout.width), np.float32),
+            np.zeros(episodes, np.int64),
+            {name: np.zeros((count, *layout.shape(name)), dt) for name, dt in integers.items()},
+        )
+
+    def __getitem__(self, name: str) -> Array:
+        """Column ``name`` as ``(rows, *shape)``: a view of the packed rows, or its own array."""
+        if name in self.integers:
+            return self.integers[name]
+        packed = self.rows[:, self.layout.slices[name]]
+        return packed.reshape(len(self.rows), *self.layout.shape(name))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the columns."""
+        return int(self.rows.nbytes + sum(column.nbytes for column in self.integers.values()))
+
+    @property
+    def episode_ends(self) -> npt.NDArray[np.int64]:
+        """Last row of each episode, int64 ``(episodes,)``."""
+        ends: npt.NDArray[np.int64] = np.cumsum(self.lengths + 1) - 1
+        return ends
+
+    def first_bad_value(self) -> tuple[str, int, float] | None:
+        """Return ``(column, row, value)`` of the first NaN or infinity, or None."""
+        for start in range(0, len(self.rows), _CHECK_ROWS):
+            finite = np.isfinite(self.rows[start : start + _CHECK_ROWS])
+            if not finite.all():
+                row, position = (int(found[0]) for found in np.nonzero(~finite))
+                name = next(
+                    n for n, s in self.layout.slices.items() if s.start <= position < s.stop
+                )
+                return name, start + row, float(self.rows[start + row, position])
+        return None
+
+    def place(self, row: int) -> tuple[int, int]:
+        """Return ``(episode, step)`` of a row."""
+        ends = self.episode_ends
+        episode = int(np.searchsorted(ends, row))
+        return episode, row - int(ends[episode] - self.lengths[episode])
+
+    def require_finite(self, source: str) -> None:
+        """Raise UserError naming ``source``, column, episode and step of a NaN or infinity."""
+        bad = self.first_bad_value()
+        if bad is not None:
+            name, row, value = bad
+            episode, step = self.place(row)
+            raise UserError(
+                f"{source}: {name} holds {value} in episode {episode} at step {step} (row {row}); "
+                "remove or repair that episode (values must also fit float32)."
+            )
+
+
+def as_numbers(name: str, values: Any) -> Array:
+    """Return ``values`` as a numeric or boolean array.
+
+    Raises:
+        UserError: for ragged, object or text arrays.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise UserError(f"{name} is ragged ({error}); give one array of equal rows.") from None
+    if array.dtype.kind not in "fiub":
+        raise UserError(f"{name} has dtype {array.dtype}; expected numbers or booleans.")
+    return array
+
+
+def column_dtype(array: Array) -> str:
+    """Dtype in which a column is kept: integers as stored, everything else float32."""
+    return str(array.dtype) if array.dtype.kind in "iu" else "float32"
+
+
+def as_actions(name: str, values: Any) -> Array:
+    """Return actions as float ``(N, A)`` or int64 ``(N,)``.
+
+    Raises:
+        UserError: for several integers per action, or more than two dimensions.
+    """
+    array = as_numbers(name, values)
+    if array.dtype.kind in "iub":
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
+        if array.ndim != 1:
+            raise UserError(
+                f"{name} has dtype {array.dtype} and shape {array.shape}; discrete actions are "
+                "one integer per row, shape (N,); pass continuous actions as floats."
+            )
+        return array.astype(np.int64)
+    if array.ndim != 2:
+        raise UserError(f"{name} has shape {array.shape}; expected (N, action width).")
+    return array

@@ -1,0 +1,340 @@
+"""Samplers: specs that say how batches are drawn, bound to a dataset to draw them.
+
+`TransitionSampler` draws recorded transitions, `GoalSampler` relabels them with hindsight goals.
+Binding builds everything a draw needs, so that a draw is a few numpy index operations and one
+gather per table, whatever the size of the dataset::
+
+    bound = GoalSampler().bind(dataset, discount=0.99)
+    batch = bound.sample(256, np.random.default_rng(0))
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcrl_gym.datasets.columns import Array
+from gcrl_gym.datasets.goal_laws import Future, GoalLaw, Probabilities, Rows, Support
+from gcrl_gym.datasets.offline_dataset import OfflineDataset
+from gcrl_gym.errors import UserError, nearest
+
+logger = logging.getLogger(__name__)
+
+RewardRule = Literal["auto", "index", "env"]
+
+
+@dataclass
+class Batch:
+    """Transitions as tensors on the agent's device; ``B`` rows, goals of width 0 without goals.
+
+    Args:
+        observations: ``[B, *observation shape]`` float32, or integers as stored.
+        actions: ``[B, A]`` float32 or ``[B]`` int64.
+        rewards: ``[B]`` float32.
+        terminated: ``[B]`` float32, 1 where nothing is bootstrapped.
+        next_observations: like ``observations``.
+        goals: ``[B, G]`` goals the rewards belong to.
+        actor_goals: ``[B, G]`` goals for the policy.
+        noise: random inputs of the update by name; filled by the training loop.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    next_observations: Tensor
+    goals: Tensor
+    actor_goals: Tensor
+    noise: dict[str, Tensor] = field(default_factory=dict)
+
+
+class BoundSampler(Protocol):
+    """A sampler tied to a dataset and a device."""
+
+    reward_rule: str
+    """Where rewards come from: ``"recorded"``, ``"index"`` or ``"env"``."""
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
+        """Draw ``batch_size`` independent transitions, uniformly over the dataset's."""
+
+
+@dataclass(frozen=True)
+class TransitionSampler:
+    """Recorded transitions with their recorded rewards, terminations and desired goals."""
+
+    def bind(
+        self,
+        dataset: OfflineDataset,
+        *,
+        discount: float = 0.99,
+        device: torch.device | str = "cpu",
+        goal_env: Any = None,
+    ) -> BoundSampler:
+        """Tie the sampler to a dataset; see `GoalSampler.bind` for the arguments.
+
+        Raises:
+            UserError: goals are observations and none was recorded (OGBench data).
+        """
+        if dataset.goal_is_observation:
+            raise UserError(
+                "This dataset records no desired goals (its goals are observations); "
+                "use GoalSampler, which draws them."
+            )
+        return _BoundTransitions(dataset, torch.device(device))
+
+
+@dataclass(frozen=True)
+class GoalSampler:
+    """Transitions relabelled with goals of the current, a future or a random row.
+
+    With ``support="full"`` the goals of row ``t`` in an episode whose last row is ``T`` are the
+    achieved goals of rows ``t+1..T`` (future), ``t`` (current) or any row of the dataset (random).
+    ``support="ogbench"`` keeps the support of OGBench's loader: future rows ``t+1..T-1``, ``t``
+    itself at ``t = T-1``, random rows among those with a transition.
+
+    Args:
+        value: probabilities of a current, future and random goal for the critic.
+        actor: the same for the policy.
+        future: ``"geometric"``: an offset ``k >= 1`` with probability ``(1 - discount) *
+            discount**(k-1)``, clipped at the episode's end; ``"uniform"``: each future row alike
+            (under ``support="ogbench"`` with OGBench's rounding: half weight at both ends).
+        actor_future: the same for the policy.
+        discount: of the geometric law; the agent's own when None.
+        support: see above.
+        reward: ``"index"`` (OGBench): success when the goal is row ``t`` itself, the reward is
+            success - 1, terminated on success. ``"env"`` (hindsight replay): the environment's
+            reward and termination at row ``t+1``. ``"auto"``: index where goals are
+            observations, else env.
+
+    Raises:
+        UserError: probabilities that are not three numbers >= 0 with sum 1, unknown options.
+    """
+
+    value: Probabilities = (0.2, 0.5, 0.3)
+    actor: Probabilities = (0.0, 1.0, 0.0)
+    future: Future = "geometric"
+    actor_future: Future = "uniform"
+    discount: float | None = None
+    support: Support = "full"
+    reward: RewardRule = "auto"
+
+    def __post_init__(self) -> None:
+        for name, values in (("value", self.value), ("actor", self.actor)):
+            if len(values) != 3 or min(values) < 0 or not math.isclose(sum(values), 1.0):
+                raise UserError(
+                    f"GoalSampler({name}={values}): expected three probabilities (current, "
+                    "future, random) >= 0 with sum 1."
+                )
+        for name, option, options in (
+            ("future", self.future, ("geometric", "uniform")),
+            ("actor_future", self.actor_future, ("geometric", "uniform")),
+            ("support", self.support, ("full", "ogbench")),
+            ("reward", self.reward, ("auto", "index", "env")),
+        ):
+            if option not in options:
+                raise UserError(
+                    f"GoalSampler({name}={option!r}): expected one of {options}."
+                    f"{nearest(option, options)}"
+                )
+
+    def bind(
+        self,
+        dataset: OfflineDataset,
+        *,
+        discount: float = 0.99,
+        device: torch.device | str = "cpu",
+        goal_env: Any = None,
+    ) -> BoundSampler:
+        """Tie the sampler to a dataset; one without goals gets its recorded transitions.
+
+        Args:
+            dataset: where to draw from.
+            discount: the agent's discount, used where the sampler sets none.
+            device: where batches go; the table moves there too when it fits.
+            goal_env: object with ``compute_reward`` and ``compute_terminated``, for
+                ``reward="env"``.
+
+        Raises:
+            UserError: the env's reward is needed but ``goal_env`` cannot compute it, or a
+                geometric law with a discount outside (0, 1).
+        """
+        if dataset.goal_dim == 0:
+            return TransitionSampler().bind(dataset, device=device)
+        discount = self.discount if self.discount is not None else discount
+        return _BoundGoals(self, dataset, discount, torch.device(device), goal_env)
+
+
+class _BoundTransitions:
+    """Gathers transitions: rows ``t`` and ``t+1`` as one window of the packed matrix."""
+
+    reward_rule = "recorded"
+
+    def __init__(self, dataset: OfflineDataset, device: torch.device) -> None:
+        layout = dataset.columns.layout
+        self.device = device
+        self.step_rows = dataset.step_rows
+        self.observation_shape = layout.observation_shape
+        self.rows = _place(dataset.columns.rows, device)
+        cuts = layout.slices
+        observation, desired = cuts["observations"].stop, cuts["desired_goals"]
+        # Row t and its successor are neighbours in memory: one strided window holds both.
+        self.windows = self.rows.as_strided(
+            (dataset.num_rows - 1, layout.width + observation), (layout.width, 1)
+        )
+        self.widths = [observation, cuts["rewards"].start - observation, 1, 1]
+        self.widths += [desired.start - sum(self.widths), desired.stop - desired.start, observation]
+        self.integers = {
+            name: _place(column, device) for name, column in dataset.columns.integers.items()
+        }
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
+        """Draw recorded transitions."""
+        return self.gather(self.draw_rows(batch_size, rng))
+
+    def draw_rows(self, batch_size: int, rng: np.random.Generator) -> Rows:
+        """Draw rows that hold a transition."""
+        return self.step_rows.take(rng.integers(0, len(self.step_rows), size=batch_size))
+
+    def gather(self, rows: Rows) -> Batch:
+        """Return the recorded transitions of these rows."""
+        window = self.select(self.windows, rows)
+        observations, actions, rewards, terminated, _, goals, following = window.split_with_sizes(
+            self.widths, dim=1
+        )
+        if "observations" in self.integers:
+            table = self.integers["observations"]
+            observations, following = self.select(table, rows), self.select(table, rows + 1)
+        elif len(self.observation_shape) != 1:
+            shape = (-1, *self.observation_shape)
+            observations, following = observations.reshape(shape), following.reshape(shape)
+        if "actions" in self.integers:
+            actions = self.select(self.integers["actions"], rows)
+        return Batch(
+            observations=observations,
+            actions=actions,
+            rewards=rewards.squeeze(1),
+            terminated=terminated.squeeze(1),
+            next_observations=following,
+            goals=goals,
+            actor_goals=goals,
+        )
+
+    def select(self, table: Tensor, rows: Rows) -> Tensor:
+        """Gather rows of a table and move them to the device."""
+        index = torch.from_numpy(rows)
+        if table.is_cuda:
+            index = index.to(table.device, non_blocking=True)
+        chosen = table.index_select(0, index)
+        return chosen if chosen.device == self.device else chosen.to(self.device)
+
+
+class _BoundGoals(_BoundTransitions):
+    """Draws goals and judges the transitions by them."""
+
+    def __init__(
+        self,
+        spec: GoalSampler,
+        dataset: OfflineDataset,
+        discount: float,
+        device: torch.device,
+        goal_env: Any,
+    ) -> None:
+        super().__init__(dataset, device)
+        # Row and episode end of each transition side by side, so that one access fetches both.
+        pairs = (dataset.step_rows, dataset.episode_end[dataset.step_rows])
+        narrow = np.int32 if dataset.num_rows < 2**31 else np.int64
+        self.steps = np.stack(pairs, axis=1, dtype=narrow, casting="same_kind")
+        self.value = GoalLaw(spec.value, spec.future, spec.support, discount, dataset)
+        self.actor = GoalLaw(spec.actor, spec.actor_future, spec.support, discount, dataset)
+        self.achieved = dataset.achieved_goals
+        assert self.achieved is not None  # the caller checked goal_dim
+        self.goal_table = self._goal_table(dataset)
+        self.reward_rule = spec.reward
+        if spec.reward == "auto":
+            self.reward_rule = "index" if dataset.goal_is_observation else "env"
+        if self.reward_rule == "env":
+            self.compute_reward, self.compute_terminated = _judges(goal_env, self.achieved)
+        logger.info("Goal rewards are judged by the %r rule.", self.reward_rule)
+
+    def _goal_table(self, dataset: OfflineDataset) -> Tensor:
+        """Table whose row ``t`` is the goal achieved at row ``t``."""
+        if dataset.goal_is_observation and "observations" in self.integers:
+            return self.integers["observations"]
+        name = "observations" if dataset.goal_is_observation else "achieved_goals"
+        return self.rows[:, dataset.columns.layout.slices[name]]
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
+        """Draw transitions and goals, and judge the one by the other."""
+        steps = self.steps.take(rng.integers(0, len(self.steps), size=batch_size), axis=0)
+        rows, ends = steps[:, 0].astype(np.int64), steps[:, 1].astype(np.int64)
+        value = self.value.draw(rows, ends, rng)
+        actor = self.actor.draw(rows, ends, rng)
+        batch = self.gather(rows)
+        goals = self.select(self.goal_table, np.concatenate((value, actor)))
+        batch.goals, batch.actor_goals = goals[:batch_size], goals[batch_size:]
+        if self.reward_rule == "index":
+            success = (value == rows).astype(np.float32)
+            rewards, terminated = success - 1, success
+        else:
+            rewards, terminated = self._ask_env(rows, value)
+        batch.rewards = torch.from_numpy(rewards).to(self.device)
+        batch.terminated = torch.from_numpy(terminated).to(self.device)
+        return batch
+
+    def _ask_env(self, rows: Rows, value: Rows) -> tuple[Array, Array]:
+        """Reward and termination that the environment gives for reaching row ``t+1``."""
+        assert self.achieved is not None
+        reached, goals = self.achieved[rows + 1], self.achieved[value]
+        return self.compute_reward(reached, goals), self.compute_terminated(reached, goals)
+
+
+def _place(array: Array, device: torch.device) -> Tensor:
+    """Return a table as tensor, on the device when it takes at most half of its free memory."""
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda" or tensor.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+        return tensor
+    return tensor.to(device)
+
+
+Judge = Callable[[Array, Array], Array]
+
+
+def _judges(goal_env: Any, achieved: Array) -> tuple[Judge, Judge]:
+    """Return batched reward and termination functions of a goal environment."""
+    if not hasattr(goal_env, "compute_reward"):
+        raise UserError(
+            f"Relabelled rewards need an environment with compute_reward, found {goal_env!r}; "
+            "pass the goal environment, or GoalSampler(reward='index')."
+        )
+    reward = _batched(goal_env.compute_reward, achieved[:2])
+    if not hasattr(goal_env, "compute_terminated"):
+        logger.info("The environment has no compute_terminated: relabelled steps never terminate.")
+        return reward, lambda reached, goals: np.zeros(len(reached), np.float32)
+    return reward, _batched(goal_env.compute_terminated, achieved[:2])
+
+
+def _batched(function: Callable[..., Any], example: Array) -> Judge:
+    """Wrap ``function(achieved, desired, info)`` to return float32 ``(B,)``.
+
+    Some environments judge one pair only and answer a whole batch with one number, which would
+    be wrong without an error: such a function is called row by row.
+    """
+    try:
+        vectorised = np.shape(function(example, example, {})) == (len(example),)
+    except (ValueError, TypeError, IndexError):
+        vectorised = False
+    if vectorised:
+        return lambda reached, goals: np.asarray(function(reached, goals, {}), np.float32)
+    logger.info(
+        "%s judges one row at a time, which is slow.", getattr(function, "__qualname__", "")
+    )
+    return lambda reached, goals: np.array(
+        [function(a, b, {}) for a, b in zip(reached, goals)], np.float32
+    )

@@ -1,0 +1,41 @@
+"""What a dataset source is. Every module ``*_io.py`` of this folder with a ``SOURCE`` is one."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
+
+
+@dataclass(frozen=True)
+class Source:
+    """A way to make the Minari datasets of some ids.
+
+    Args:
+        name: shown in the list of datasets.
+        ids: returns every id that can be asked for.
+        file: returns the name of the source file of an id, or None when it is generated.
+        make: makes the Minari dataset of an id; its second argument is the source file, if any.
+    """
+
+    name: str
+    ids: Callable[[], Sequence[str]]
+    file: Callable[[str], str | None]
+    make: Callable[[str, Path | None], MinariDataset]
+
+
+@cache
+def sources() -> tuple[Source, ...]:
+    """Return the sources found in this folder."""
+    package = __name__.rpartition(".")[0]
+    folder = str(Path(__file__).parent)
+    names = [module.name for module in pkgutil.iter_modules([folder])]
+    modules = [importlib.import_module(f"{package}.{n}") for n in names if n.endswith("_io")]
+    return tuple(module.SOURCE for module in modules if hasattr(module, "SOURCE"))

@@ -1,0 +1,35 @@
+"""Action-value functions Q(s, g, a)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gcrl_gym.networks.mlp import StackedMLP
+
+
+class StackedCritic(nn.Module):
+    """Independent Q functions of (state-and-goal, action), evaluated together.
+
+    Args:
+        inputs: width of the observation and goal, concatenated.
+        action_dim: width of the action.
+        hidden_sizes: widths of the hidden layers.
+        members: number of Q functions; two give clipped double Q learning.
+    """
+
+    def __init__(
+        self, inputs: int, action_dim: int, hidden_sizes: Sequence[int], members: int = 2
+    ) -> None:
+        super().__init__()
+        self.stack = StackedMLP(members, inputs + action_dim, 1, hidden_sizes)
+
+    def forward(self, inputs: Tensor, actions: Tensor) -> Tensor:
+        """Return all Q values, [members, B], of inputs [B, D] and actions [B, A]."""
+        return self.stack(torch.cat([inputs, actions], dim=-1)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def first(self, inputs: Tensor, actions: Tensor) -> Tensor:
+        """Return Q1 alone, [B]: what a deterministic policy gradient climbs."""
+        return self.stack.member(0, torch.cat([inputs, actions], dim=-1)).squeeze(-1)

@@ -1,0 +1,43 @@
+"""Every agent learns to reach goals in the open maze, with the actions it supports."""
+
+import functools
+
+import gymnasium as gym
+import pytest
+
+import gcrl_gym
+from gcrl_gym.agents import agent_names, get_agent
+from gcrl_gym.datasets import OfflineDataset
+from gcrl_gym.datasets.nav2d_io import nav2d_episodes
+
+ENVS = {"gcrl/Nav2D-v0": False, "gcrl/Nav2DDiscrete-v0": True}
+
+
+@functools.cache
+def env_and_data(env_id):
+    env = gym.make(env_id, maze="open")
+    episodes = [
+        vars(e) for e in nav2d_episodes("expert", "open", discrete=ENVS[env_id], episodes=400)
+    ]
+    spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
+    return env, OfflineDataset.from_episodes(episodes, **spaces)
+
+
+def cases():
+    for name in agent_names():
+        for env_id in ENVS:
+            if isinstance(gym.make(env_id).action_space, get_agent(name).action_spaces):
+                yield name, env_id
+
+
+@pytest.mark.parametrize(("name", "env_id"), list(cases()))
+def test_learns_a_tiny_maze(name, env_id):
+    env, data = env_and_data(env_id)
+    kind = get_agent(name)
+    small = {"hidden_sizes": (64, 64), "batch_size": 256, "learning_rate": 1e-3}
+    agent = kind(env, data, seed=0, **{k: v for k, v in small.items() if k in kind.signature()})
+    before = gcrl_gym.evaluate(agent, env, episodes_per_task=2, modes=("deterministic",))
+    agent.learn(800)
+    after = gcrl_gym.evaluate(agent, env, episodes_per_task=2, modes=("deterministic",))
+    assert before.success_rate <= 0.4
+    assert after.success_rate >= 0.8, after.per_task
