@@ -69,6 +69,15 @@ class EvaluationResult:
         plain: dict[str, Any] = _string_keys(asdict(self))
         return plain
 
+    def __str__(self) -> str:
+        """Return the table as plain text."""
+        from rich.console import Console
+
+        console = Console(width=120, color_system=None)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get()
+
     def table(self) -> Table:
         """Return a rich table: one row per actor and mode, success per task, overall numbers."""
         from rich import box

@@ -108,6 +108,8 @@ def test_result_is_json_and_table():
     assert data["per_actor"][3]["per_task"]["2"]["success_rate"] == 1.0
     assert data["seed"] == 0
     assert result.table().row_count == 4
+    assert "1 sampled" in str(result)
+    assert "episodes per task" in str(result)
 
 
 def test_two_calls_agree_and_seeds_differ():

@@ -13,6 +13,7 @@ import pytest
 import gcrl_gym
 from gcrl_gym import video
 from gcrl_gym.errors import UserError
+from gcrl_gym.rollout import make_jobs
 from gcrl_gym.video import annotate, record_video
 
 
@@ -45,8 +46,10 @@ def test_mp4_shows_every_step_and_holds_the_last(open_maze, tmp_path):
     path = record_video(ToGoal(), open_maze, tmp_path / "new" / "film.mp4", episodes=2, fps=20)
     assert path == tmp_path / "new" / "film.mp4"
     steps = []
-    for task in (1, 2):
-        obs, info = open_maze.reset(options={"task_id": task})
+    for job in make_jobs((1, 2, 3, 4, 5), 1, seed=0)[:2]:
+        obs, info = open_maze.reset(
+            seed=int(job.seed.generate_state(1)[0]), options={"task_id": job.task}
+        )
         count = 0
         while not info["is_success"]:
             action = ToGoal().predict({key: value[None] for key, value in obs.items()})[0][0]

@@ -2,18 +2,17 @@
 
 An agent subclasses it and writes four things: its hyperparameters (keyword arguments stored under
 their own names), ``build`` (networks, targets, optimisers), ``update`` (one gradient step on a
-batch) and ``act``. Counters, logging, callbacks, saving and speed settings are here.
-One timestep of ``learn`` is one gradient update.
+batch) and ``act``. The rest is here. One timestep of ``learn`` is one gradient update.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
@@ -204,8 +203,9 @@ class OfflineAgent(BaseAlgorithm):
         assert resolved is not None
         inputs.check_dataset(resolved, self.observation_space, self.action_space)
         self.dataset = resolved
+        goal_env = None if self.env is None else self.env.envs[0].unwrapped  # type: ignore[attr-defined]
         self._bound = self.sampler.bind(
-            resolved, discount=self.discount, device=self.device, goal_env=self._goal_env()
+            resolved, discount=self.discount, device=self.device, goal_env=goal_env
         )
         if self.normalize and statistics:
             self.policy.fit_statistics(resolved)
@@ -336,11 +336,9 @@ class OfflineAgent(BaseAlgorithm):
             self.policy.eval()
         return self.policy.predict(observation, state, episode_start, deterministic, actor)
 
-    @contextlib.contextmanager
-    def sampling_seed(self, seed: int) -> Iterator[None]:
+    def sampling_seed(self, seed: int) -> AbstractContextManager[None]:
         """Seed the noise of sampled actions for the block and put the generator back after."""
-        with self.generators.seeded("act", seed):
-            yield
+        return self.generators.seeded("act", seed)
 
     # Saving --------------------------------------------------------------------------------
 
@@ -400,6 +398,3 @@ class OfflineAgent(BaseAlgorithm):
         self.policy = GoalPolicy(self.observation_space, self.action_space).to(self.device)
         self.policy.act = self.act
         self.build()
-
-    def _goal_env(self) -> Any:
-        return None if self.env is None else self.env.envs[0].unwrapped  # type: ignore[attr-defined]

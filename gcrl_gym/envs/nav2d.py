@@ -44,7 +44,7 @@ MAX_TOLERANCE = 2.0
 class _Nav2DBase(GoalEnv[ActT]):
     """What the continuous and the discrete environment share: everything but the action."""
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
     num_tasks = NUM_TASKS
 
     def __init__(
