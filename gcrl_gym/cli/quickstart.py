@@ -19,7 +19,9 @@ class Quickstart:
     folder: Annotated[str, tyro.conf.arg(metavar="DIR", help="where everything goes")] = (
         "runs/quickstart"
     )
-    steps: Annotated[int | None, tyro.conf.arg(metavar="N", help="gradient updates")] = None
+    steps: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help="gradient updates; default those of the preset")
+    ] = None
     seed: int = 0
     """seed of everything random"""
     quiet: bool = False

@@ -53,8 +53,8 @@ class Kind:
 
 
 KINDS = {
-    "expert": Kind("goal", episodes=1000, length=None, random_share=0.0, spread=0.0),
-    "noisy": Kind("goal", episodes=1000, length=None, random_share=0.3, spread=0.5),
+    "expert": Kind("goal", episodes=5000, length=None, random_share=0.0, spread=0.0),
+    "noisy": Kind("goal", episodes=3000, length=None, random_share=0.3, spread=0.5),
     "play": Kind("anywhere", episodes=500, length=200, random_share=0.1, spread=0.3),
     "random": Kind("goal", episodes=1000, length=None, random_share=1.0, spread=0.0),
     "stitch": Kind("nearby", episodes=2000, length=50, random_share=0.1, spread=0.3),
@@ -221,21 +221,29 @@ class _Run:
     def _walk(
         self, starts: Positions, goals: npt.NDArray[np.float32], plans: Cells | None
     ) -> tuple[Positions, Actions]:
-        """Return positions ``(L + 1, N, 2)`` and actions ``(L, N, ...)`` of whole-length walks."""
+        """Return positions ``(L + 1, N, 2)`` and actions ``(L, N, ...)`` until all have arrived."""
         positions, actions = [starts], []
-        targets = goals.astype(np.float64)
+        targets, walking = goals.astype(np.float64), np.arange(len(starts))
         if self.kind.target != "goal":
             targets = self._draw_targets(starts)
         for step in range(self.limit):
-            if self.kind.target != "goal":
-                there = self.env.is_success(positions[-1], targets)
-                targets = np.where(there[:, None], self._draw_targets(starts), targets)
-            if plans is None:
-                chosen = self.walker.act(positions[-1], targets, self.rng)
+            there = self.env.is_success(positions[-1].astype(np.float32), targets)
+            if self.kind.target == "goal":
+                walking = np.flatnonzero(~there)
+                if len(walking) == 0:
+                    break
             else:
-                chosen = plans[step]
-            actions.append(chosen)
-            positions.append(move(positions[-1], self.walker.displacements(chosen), self.maze))
+                targets = np.where(there[:, None], self._draw_targets(starts), targets)
+            places = positions[-1][walking]
+            if plans is None:
+                chosen = self.walker.act(places, targets[walking], self.rng)
+            else:
+                chosen = plans[step, walking]
+            everybody = np.zeros((len(starts), *chosen.shape[1:]), chosen.dtype)
+            everybody[walking] = chosen
+            actions.append(everybody)
+            positions.append(positions[-1].copy())
+            positions[-1][walking] = move(places, self.walker.displacements(chosen), self.maze)
         return np.stack(positions), np.stack(actions)
 
     def _draw_targets(self, starts: Positions) -> Positions:

@@ -1,7 +1,8 @@
 """Scripted Nav2D policies on many agents at once: waypoint following on the maze graph.
 
 An agent on its way to a target looks at the next cells of a shortest path and heads straight for
-the farthest one that it can reach without touching a wall. Discrete agents take, of their moves,
+the farthest one that it can reach while keeping clear of the walls: paths that graze corners are
+learnt badly, because the slightest error ends at the wall. Discrete agents take, of their moves,
 the one that leaves the shortest way; the discrete expert searches its reachable positions instead,
 because walls shift the lattice it lives on and a greedy agent may then oscillate for ever.
 """
@@ -26,6 +27,8 @@ DIRECTIONS = np.array([[0.0, 1.0], [0.0, -1.0], [-1.0, 0.0], [1.0, 0.0], [0.0, 0
 
 _LOOKAHEAD = 8
 _REACHED = 1e-6
+_CLEARANCE = 0.2  # half the width of a free way, in cells
+_CORNERS = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,11 @@ class Walker:
         return np.asarray(offsets / np.maximum(longest, 1.0))
 
     def _visible_waypoints(self, positions: Positions, targets: Positions) -> Positions:
-        """Farthest of the next path cells, or the target, in a straight line free of walls."""
+        """Farthest of the next path cells, or the target, at the end of a straight free way."""
         index, table = self.maze.cell_index, self.maze.next_cell
         cells = index[tuple(self.maze.cell_of(positions).T)]
         goals = index[tuple(self.maze.cell_of(targets).T)]
-        # The centre of the next cell is always visible: two neighbours form a rectangle.
+        # The way to the centre of the next cell is always free: two neighbours form a rectangle.
         best = targets
         for step in range(_LOOKAHEAD):
             arrived = cells == goals
@@ -88,9 +91,18 @@ class Walker:
             points = np.where((arrived | (cells == goals))[:, None], targets, centres)
             if step == 0:
                 best = np.where(arrived[:, None], targets, centres)
-            visible = np.abs(move(positions, points - positions, self.maze) - points) < _REACHED
-            best = np.where(visible.all(axis=1, keepdims=True), points, best)
+            best = np.where(self._is_free(positions, points)[:, None], points, best)
         return best
+
+    def _is_free(self, starts: Positions, ends: Positions) -> npt.NDArray[np.bool_]:
+        """Whether a square walks from start to end untouched, as wide as there is room at both."""
+        free = np.ones(len(starts), bool)
+        for corner in _CLEARANCE * self.maze.cell_size * _CORNERS:
+            shift = np.tile(corner, (len(starts), 1))
+            here, there = move(starts, shift, self.maze), move(ends, shift, self.maze)
+            gaps = np.abs(move(here, there - here, self.maze) - there)
+            free &= (gaps < _REACHED).all(axis=1)
+        return free
 
     def _greedy(self, positions: Positions, targets: Positions) -> Cells:
         """Take the move after which the way along the path is shortest."""

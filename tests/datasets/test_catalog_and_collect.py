@@ -86,10 +86,10 @@ def test_bad_collect(monkeypatch):
 
 def test_list_of_datasets(minari_root, tmp_path):
     shutil.copy(EXCERPTS / "ogbench" / "pointmaze-medium-stitch-v0.npz", tmp_path)
-    gcrl_gym.load_dataset("gcrl/nav2d/open-expert-v0")
+    gcrl_gym.load_dataset("gcrl/nav2d/open-play-v0")
     rows = {row.id: row for row in list_datasets(tmp_path)}
     assert list(rows) == sorted(rows)
-    made, unmade = rows["gcrl/nav2d/open-expert-v0"], rows["gcrl/nav2d/play-v0"]
+    made, unmade = rows["gcrl/nav2d/open-play-v0"], rows["gcrl/nav2d/play-v0"]
     assert (made.source, made.local, made.available, made.size > 0) == ("generated", *[True] * 3)
     assert (unmade.source, unmade.local, unmade.available) == ("generated", False, True)
     file, absent = rows["ogbench/pointmaze-medium-stitch-v0"], rows["ogbench/scene-play-v0"]

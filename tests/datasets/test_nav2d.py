@@ -9,7 +9,9 @@ import pytest
 import gcrl_gym
 from gcrl_gym.datasets import GoalSampler, OfflineDataset, make_env
 from gcrl_gym.datasets.nav2d_io import KINDS, dataset_ids, nav2d_episodes, write_nav2d
+from gcrl_gym.datasets.scripted import Walker
 from gcrl_gym.envs.mazes import LAYOUTS, get_maze
+from gcrl_gym.envs.nav2d_dynamics import move
 from gcrl_gym.envs.reachability import fewest_steps
 from gcrl_gym.errors import UserError
 
@@ -66,6 +68,25 @@ def test_continuous_expert_is_fast():
         assert len(episode.actions) <= max(1.15 * fewest, fewest + 2)
 
 
+@pytest.mark.parametrize("name", ["u_maze", "four_rooms", "medium", "large"])
+def test_continuous_expert_keeps_clear_of_walls(name):
+    """Paths that graze corners are a trap: what imitates them gets stuck there."""
+    maze, rng = get_maze(name), np.random.default_rng(0)
+    walker = Walker(maze, 0.5, discrete=False, random_share=0.0, spread=0.0)
+    starts, goals = maze.cell_center(
+        maze.free_cells[rng.integers(len(maze.free_cells), size=(2, 99))]
+    )
+    places = [starts]
+    for _ in range(150):
+        step = walker.displacements(walker.act(places[-1], goals, rng))
+        places.append(move(places[-1], step, maze))
+    np.testing.assert_allclose(places[-1], goals, atol=1e-6)
+    visited = np.concatenate(places)
+    for side in ((0.1, 0.1), (0.1, -0.1), (-0.1, 0.1), (-0.1, -0.1)):  # in cells
+        there = visited + np.array(side) * maze.cell_size
+        np.testing.assert_allclose(move(visited, there - visited, maze), there, atol=1e-9)
+
+
 def test_skill_falls_from_expert_to_random():
     lengths = {
         kind: np.mean([len(e.actions) for e in nav2d_episodes(kind, episodes=100)])
@@ -119,7 +140,7 @@ def test_ids():
 
 
 def test_load_dataset_generates_once(minari_root):
-    dataset = gcrl_gym.load_dataset("gcrl/nav2d-discrete/open-expert-v0")
+    dataset = gcrl_gym.load_dataset("gcrl/nav2d-discrete/open-play-v0")
     metadata = dataset.storage.metadata
     assert metadata["generator"]["maze"] == "open"
     assert metadata["generator"]["seed"] == 0
@@ -130,7 +151,7 @@ def test_load_dataset_generates_once(minari_root):
     assert env.unwrapped.maze.name == "open"
     assert isinstance(env.action_space, gym.spaces.Discrete)
     data = OfflineDataset.from_minari(dataset)
-    assert (data.num_episodes, data.goal_dim, data.actions.dtype) == (1000, 2, np.int64)
+    assert (data.num_episodes, data.goal_dim, data.actions.dtype) == (500, 2, np.int64)
     batch = GoalSampler().bind(data, goal_env=env.unwrapped).sample(64, np.random.default_rng(0))
     assert batch.goals.shape == (64, 2)
 
