@@ -11,7 +11,7 @@ from gcrl_gym.experiments.spec import RunSpec
 
 PRESET = "quickstart"
 DATASET = "gcrl/nav2d/expert-v0"
-STEPS = 12_000
+STEPS = 15_000
 
 
 def quickstart(
