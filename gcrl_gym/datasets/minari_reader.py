@@ -20,6 +20,7 @@ from gcrl_gym.datasets import cache
 from gcrl_gym.datasets.columns import Array, Columns, Layout
 from gcrl_gym.datasets.from_memory import GOAL_KEYS, put
 from gcrl_gym.errors import UserError, nearest
+from gcrl_gym.progress import with_progress
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -146,7 +147,8 @@ def _read(dataset: MinariDataset, layout: Layout, keys: Keys) -> Columns:
     columns = Columns.allocate(layout, steps, episodes)
     views = {name: columns[name] for name in keys}
     lengths, start = [], 0
-    for place, parts in _episodes(dataset, keys, views):
+    read = _episodes(dataset, keys, views)
+    for place, parts in with_progress(read, f"Reading {dataset.id}", total=int(episodes)):
         length = len(parts["actions"])
         _require_lengths(place, parts, length)
         if start + length + 1 > len(columns.rows):

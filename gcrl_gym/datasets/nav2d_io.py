@@ -22,6 +22,7 @@ from gcrl_gym.envs.mazes import LAYOUTS
 from gcrl_gym.envs.nav2d import Nav2D, Nav2DDiscrete
 from gcrl_gym.envs.nav2d_dynamics import move
 from gcrl_gym.errors import UserError, nearest
+from gcrl_gym.progress import with_progress
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -116,7 +117,7 @@ def write_nav2d(
     parameters = asdict(KINDS[kind]) | {"episodes": len(buffers)}
     return write_minari(
         dataset_id,
-        buffers,
+        with_progress(buffers, f"Writing {dataset_id}"),
         observation_space=env.observation_space,
         action_space=env.action_space,
         env_spec=env.spec,

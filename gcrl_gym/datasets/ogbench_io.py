@@ -22,6 +22,7 @@ from gcrl_gym.datasets.columns import Array
 from gcrl_gym.datasets.minari_io import versions, write_minari
 from gcrl_gym.datasets.sources import Source
 from gcrl_gym.errors import UserError
+from gcrl_gym.progress import with_progress
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -207,14 +208,11 @@ def _check_values(path: Path, arrays: dict[str, Array]) -> None:
 def _episodes(arrays: dict[str, Array], name: str) -> Iterator[EpisodeBuffer]:
     """Yield the episodes, with a progress bar when that takes long."""
     from minari.data_collector import EpisodeBuffer
-    from tqdm import tqdm
 
     ends = np.flatnonzero(arrays["terminals"])
     starts = np.concatenate(([0], ends[:-1] + 1))
     infos = [key for key in INFO_KEYS if key in arrays]
-    for start, end in tqdm(
-        list(zip(starts, ends)), desc=f"Converting {name}", unit="episode", delay=2, disable=None
-    ):
+    for start, end in with_progress(list(zip(starts, ends)), f"Converting {name}"):
         steps = end - start
         truncations = np.zeros(steps, bool)
         truncations[-1] = True
