@@ -21,7 +21,8 @@ def main(names: list[str]) -> int:
     for name in chosen:
         print(f"\n===== {name} =====", flush=True)
         command = [sys.executable, str(FOLDER / f"{name}.py")]
-        environment = os.environ | {"PYTHONPATH": str(FOLDER.parent)}
+        path = os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)}
         if subprocess.run(command, env=environment, check=False).returncode:
             failed.append(name)
     if failed:
