@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from minari import MinariDataset
     from minari.data_collector import EpisodeBuffer
 
+    from gcrl_gym.datasets.report import ReportBuilder
+
 
 def write_minari(
     dataset_id: str,
@@ -32,6 +34,7 @@ def write_minari(
     env_spec: EnvSpec | None = None,
     eval_env_spec: EnvSpec | None = None,
     overwrite: bool = False,
+    report: ReportBuilder | None = None,
 ) -> MinariDataset:
     """Write episodes as a local Minari dataset (HDF5, images lossless).
 
@@ -49,6 +52,7 @@ def write_minari(
         env_spec: environment of the data.
         eval_env_spec: environment to evaluate in, when another one.
         overwrite: replace an existing dataset of that id.
+        report: watches the episodes; its report is kept as ``report`` in the metadata.
 
     Returns:
         The dataset, opened at its place.
@@ -72,8 +76,12 @@ def write_minari(
         )
     root = minari.storage.get_dataset_path()
     specs = {"env_spec": env_spec, "eval_env_spec": eval_env_spec}
+    if report is not None:
+        episodes = report.watch(episodes)
     with _new_folder(root) as folder:
         _fill(folder / "data", episodes, observation_space, action_space, specs)
+        if report is not None:
+            metadata = {**metadata, "report": report.finish().to_dict()}
         _describe(folder / "data", dataset_id, specs, metadata)
         _flush(folder)
         _announce_namespace(root, namespace)

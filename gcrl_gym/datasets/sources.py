@@ -15,6 +15,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Remote:
+    """Where a source file can be downloaded.
+
+    Args:
+        urls: addresses of the same file, tried in this order.
+        size: bytes, where published.
+        sha256: checksum in hexadecimal, where published.
+    """
+
+    urls: tuple[str, ...]
+    size: int | None = None
+    sha256: str | None = None
+
+
+def _nowhere(dataset_id: str) -> Remote | None:
+    return None
+
+
+@dataclass(frozen=True)
 class Source:
     """A way to make the Minari datasets of some ids.
 
@@ -23,12 +42,14 @@ class Source:
         ids: returns every id that can be asked for.
         file: returns the name of the source file of an id, or None when it is generated.
         make: makes the Minari dataset of an id; its second argument is the source file, if any.
+        remote: returns where the source file of an id can be downloaded, or None.
     """
 
     name: str
     ids: Callable[[], Sequence[str]]
     file: Callable[[str], str | None]
     make: Callable[[str, Path | None], MinariDataset]
+    remote: Callable[[str], Remote | None] = _nowhere
 
 
 @cache
