@@ -174,6 +174,39 @@ class OfflineDataset:
             metadata=metadata,
         )
 
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | Path,
+        columns: Mapping[str, str | Sequence[str]] | None = None,
+        **keywords: Any,
+    ) -> OfflineDataset:
+        """Build from a CSV file with a header and one row per step.
+
+        Columns ``observation_0, observation_1, .., action_0, .., reward, terminated, truncated``
+        are found by these names (``action`` alone, whole numbers: discrete actions);
+        ``next_observation_*``, ``achieved_goal_*``, ``desired_goal_*`` and ``episode`` (a number
+        per episode, in place of ``truncated``) are optional. The rules are those of `from_arrays`.
+
+        Args:
+            path: the file.
+            columns: other column names, such as ``{"observations": ["x", "y"], "actions": "u"}``.
+            **keywords: ``goal_is_observation``, ``observation_space``, ``action_space``,
+                ``metadata`` of `from_arrays`.
+
+        Raises:
+            UserError: a missing column, a cell that is not a number, and all of `from_arrays`.
+        """
+        from gcrl_gym.datasets.from_csv import arrays_from_csv
+
+        arrays: dict[str, Any] = {**arrays_from_csv(path, columns)}
+        return cls.from_arrays(**arrays, **keywords)
+
+    @property
+    def state_only(self) -> bool:
+        """Whether the data holds states without actions (they are NaN)."""
+        return bool(self.metadata.get("state_only"))
+
     @property
     def observations(self) -> Array:
         """Observations, ``(rows, *observation shape)``."""
