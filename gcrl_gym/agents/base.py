@@ -67,6 +67,7 @@ class OfflineAgent(BaseAlgorithm):
     policy: GoalPolicy
     sampler: Any = TransitionSampler()
     action_spaces: ClassVar[tuple[type, ...]] = (spaces.Box,)
+    needs_actions: ClassVar[bool] = True
     hidden_sizes: tuple[int, ...] = (256, 256)
     discount: float = 0.99
     num_actors: int = 1
@@ -173,20 +174,6 @@ class OfflineAgent(BaseAlgorithm):
         self.optimizers[name] = optimizer
         return optimizer
 
-    @staticmethod
-    def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        """Step one optimiser down a loss; parameters of other optimisers get no gradient."""
-        parameters = optimizer.param_groups[0]["params"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    @staticmethod
-    @torch.no_grad()
-    def soft_update(target: nn.Module, network: nn.Module, tau: float) -> None:
-        """Move target parameters the fraction ``tau`` of the way to the network's."""
-        torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), tau)
-
     # Data ----------------------------------------------------------------------------------
 
     def set_dataset(self, dataset: Any, statistics: bool = True) -> None:
@@ -197,11 +184,11 @@ class OfflineAgent(BaseAlgorithm):
             statistics: set the normalisation from it (where ``normalize`` is on).
 
         Raises:
-            UserError: its spaces are not those of the agent.
+            UserError: its spaces are not those of the agent, or it has no actions.
         """
         resolved = inputs.resolve_dataset(dataset)
         assert resolved is not None
-        inputs.check_dataset(resolved, self.observation_space, self.action_space)
+        inputs.check_dataset(resolved, self)
         self.dataset = resolved
         goal_env = None if self.env is None else self.env.envs[0].unwrapped  # type: ignore[attr-defined]
         self._bound = self.sampler.bind(

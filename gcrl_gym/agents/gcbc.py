@@ -23,6 +23,7 @@ from gcrl_gym.agents.base import OfflineAgent
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
 from gcrl_gym.networks import CategoricalPolicy, GaussianPolicy
+from gcrl_gym.networks.steps import minimize
 
 
 class GCBC(OfflineAgent):
@@ -70,7 +71,7 @@ class GCBC(OfflineAgent):
             error = (output - batch.actions).square()  # [B, A]
             loss = 0.5 * error.sum(-1).mean() + scale_loss(self.actor.log_std, error.detach())
             metrics = {"actor_mse": error.detach().mean()}
-        self.minimize(self.actor_optimizer, loss)
+        minimize(self.actor_optimizer, loss)
         return metrics | {"actor_loss": loss.detach()}
 
     def act(self, inputs: Tensor, deterministic: bool, actor: int) -> Tensor:

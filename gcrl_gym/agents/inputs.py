@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +18,9 @@ from gcrl_gym import datasets
 from gcrl_gym.agents.policy import split_space
 from gcrl_gym.datasets import OfflineDataset
 from gcrl_gym.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from gcrl_gym.agents.base import OfflineAgent
 
 
 def whole_number(value: float, name: str) -> int:
@@ -174,15 +177,18 @@ def check_action_space(space: spaces.Space[Any], supported: tuple[type, ...], ag
         raise UserError(f"{agent} needs finite action bounds, not {space}; rescale the actions.")
 
 
-def check_dataset(
-    dataset: OfflineDataset, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
-) -> None:
-    """Raise unless the dataset's spaces are those of the environment.
+def check_dataset(dataset: OfflineDataset, agent: OfflineAgent) -> None:
+    """Raise unless the dataset's spaces are those of the agent and it has actions if needed.
 
     Raises:
         UserError: naming the part that differs, and both shapes.
     """
-    observation, goal = split_space(observation_space)
+    if dataset.state_only and agent.needs_actions:
+        raise UserError(
+            f"{type(agent).__name__} learns from actions, but the dataset "
+            f"{dataset.metadata.get('dataset_id', '')!r} holds states only (state_only is true)."
+        )
+    observation, goal = split_space(agent.observation_space)
     found = tuple(dataset.observations.shape[1:])
     if found != observation.shape:
         raise UserError(
@@ -196,7 +202,7 @@ def check_dataset(
             "(0 is none); wrap the environment with gcrl_gym.wrappers.GoalDict, or use a dataset "
             "with achieved goals."
         )
-    _check_actions(dataset, action_space)
+    _check_actions(dataset, agent.action_space)
 
 
 def _check_actions(dataset: OfflineDataset, space: spaces.Space[Any]) -> None:

@@ -28,6 +28,7 @@ from gcrl_gym.agents.base import OfflineAgent
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
 from gcrl_gym.networks import StackedCritic, TransportMap
+from gcrl_gym.networks.steps import minimize, soft_update
 from gcrl_gym.transport import jko
 from gcrl_gym.transport.wasserstein import check_exact, check_sinkhorn, squared_l2
 
@@ -136,9 +137,9 @@ class POGO(OfflineAgent):
             metrics |= self._update_first_actor(inputs, batch)
             for i in range(1, self.num_actors):
                 metrics |= self._update_actor(i, inputs, batch)
-            self.soft_update(self.critic_target, self.critic, self.tau)
+            soft_update(self.critic_target, self.critic, self.tau)
             if self.td_actor == "target":
-                self.soft_update(self.bootstrap_actor, self.actors[0], self.tau)
+                soft_update(self.bootstrap_actor, self.actors[0], self.tau)
         return metrics
 
     def _update_critic(self, batch: Batch) -> Metrics:
@@ -152,14 +153,14 @@ class POGO(OfflineAgent):
             target = batch.rewards + self.discount * (1.0 - batch.terminated) * next_q
         q = self.critic(torch.cat([batch.observations, batch.goals], dim=-1), batch.actions)
         loss = (q - target).square().mean(1).sum()  # q: [2, B]
-        self.minimize(self.critic_optimizer, loss)
+        minimize(self.critic_optimizer, loss)
         return {"critic_loss": loss.detach(), "q": q.detach().mean(), "target_q": target.mean()}
 
     def _update_first_actor(self, inputs: Tensor, batch: Batch) -> Metrics:
         actions = self.actors[0](inputs, batch.noise["actor_0"])
         energy, scale = jko.q_energy(self.critic.first(inputs, actions), self.normalize_q)
         distance = squared_l2(actions, batch.actions)
-        self.minimize(self.actor_optimizers[0], energy + self.w2_weights[0] * distance)
+        minimize(self.actor_optimizers[0], energy + self.w2_weights[0] * distance)
         return {
             "actor_0/energy": energy.detach(),
             "actor_0/l2": distance.detach(),
@@ -177,7 +178,7 @@ class POGO(OfflineAgent):
         samples = actions[:, 1:]
         energy, scale = jko.q_energy(self.critic.first(inputs, actions[:, 0]), self.normalize_q)
         distance = jko.sampled_w2(samples, reference, self.w2, self.blur, self.backend)
-        self.minimize(self.actor_optimizers[i], energy + self.w2_weights[i] * distance)
+        minimize(self.actor_optimizers[i], energy + self.w2_weights[i] * distance)
         return {
             f"actor_{i}/energy": energy.detach(),
             f"actor_{i}/w2": distance.detach(),

@@ -395,6 +395,13 @@ def test_dataset_of_other_shapes():
         GCBC(gym.make("gcrl/Nav2D-v0"), data(width=2), **SMALL)
 
 
+def test_states_without_actions():
+    env, _ = env_and_data("plain")
+    states = data(metadata={"state_only": True, "dataset_id": "mine/states-v0"})
+    with pytest.raises(UserError, match=r"GCBC learns from actions.*mine/states-v0.*states only"):
+        GCBC(env, states, **SMALL)
+
+
 def test_discrete_data_in_a_continuous_env():
     _, discrete = env_and_data("gcrl/Nav2DDiscrete-v0")
     with pytest.raises(UserError, match="Discrete"):

@@ -1,0 +1,20 @@
+"""The two ways parameters change: down a loss, or towards another network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Step one optimiser down a loss; parameters of other optimisers get no gradient."""
+    parameters = optimizer.param_groups[0]["params"]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+@torch.no_grad()
+def soft_update(target: nn.Module, network: nn.Module, tau: float) -> None:
+    """Move target parameters the fraction ``tau`` of the way to the network's."""
+    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), tau)
