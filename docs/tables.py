@@ -1,7 +1,8 @@
-"""Write the tables of environments, datasets and agents into the README, from the code."""
+"""Write the README's tables and docs/datasets.md from the code."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import itertools
 import sys
@@ -14,6 +15,7 @@ from gcrl_gym.datasets.sources import sources
 from gcrl_gym.envs import specs
 
 README = Path(__file__).parent.parent / "README.md"
+CARDS = Path(__file__).parent / "datasets.md"
 START = "<!-- tables: written by `make docs` from the code -->\n"
 END = "<!-- end of tables -->"
 
@@ -65,5 +67,24 @@ def render(readme: str) -> str:
     return f"{head}{START}\n{tables}\n\n{END}{tail}"
 
 
+def cards() -> str:
+    """Return the page of dataset cards."""
+    lines = [
+        "# Datasets",
+        "",
+        "Written by `make docs` from the code. `gcrl data list` shows what is on your machine,",
+        "`gcrl data show ID` one dataset with its conversion report.",
+    ]
+    for source in sources():
+        for card in source.cards:
+            lines += ["", f"## {card.ids}", "", "| | |", "|---|---|"]
+            rows = dataclasses.asdict(card)
+            lines += [
+                f"| {name} | {text} |" for name, text in rows.items() if text and name != "ids"
+            ]
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
     README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
+    CARDS.write_text(cards(), encoding="utf-8")

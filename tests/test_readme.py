@@ -18,6 +18,7 @@ def test_tables_are_those_of_the_code():
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
     assert tables.render(README) == README, "run `make docs`"
+    assert tables.CARDS.read_text(encoding="utf-8") == tables.cards(), "run `make docs`"
 
 
 def test_files_it_links_to_exist():

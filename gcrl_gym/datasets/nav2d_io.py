@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gcrl_gym.datasets.minari_io import write_minari
 from gcrl_gym.datasets.scripted import Actions, Cells, Positions, Walker, shortest_plans
-from gcrl_gym.datasets.sources import Source
+from gcrl_gym.datasets.sources import Card, Source
 from gcrl_gym.envs.mazes import LAYOUTS
 from gcrl_gym.envs.nav2d import Nav2D, Nav2DDiscrete
 from gcrl_gym.envs.nav2d_dynamics import move
@@ -288,4 +288,16 @@ def _make(dataset_id: str, path: Path | None) -> MinariDataset:
     return make_dataset(dataset_id)
 
 
-SOURCE = Source("generated", ids=dataset_ids, file=lambda dataset_id: None, make=_make)
+CARDS = (
+    Card(
+        "gcrl/nav2d/*, gcrl/nav2d-discrete/*",
+        "0-1 position x, y in [0, 10]",
+        "x, y",
+        "x, y within the goal tolerance (0.5; discrete 0.75)",
+        "200 (discrete 50)",
+        "MIT",
+        "generated on first use: expert, noisy, play, random and stitch walkers in five mazes",
+    ),
+)
+
+SOURCE = Source("generated", ids=dataset_ids, file=lambda dataset_id: None, make=_make, cards=CARDS)

@@ -29,6 +29,29 @@ class Remote:
     sha256: str | None = None
 
 
+@dataclass(frozen=True)
+class Card:
+    """What a user should know of a family of datasets; `make docs` prints them.
+
+    Args:
+        ids: pattern of the ids it is about.
+        observation: what an observation holds, in order, with indices.
+        goal: which part of the state a goal is, or how goals are given.
+        success: when an evaluation episode counts as a success.
+        horizon: steps of an evaluation episode.
+        licence: of the data.
+        note: what else to look out for.
+    """
+
+    ids: str
+    observation: str
+    goal: str
+    success: str
+    horizon: str
+    licence: str
+    note: str = ""
+
+
 def _nowhere(dataset_id: str) -> Remote | None:
     return None
 
@@ -43,6 +66,7 @@ class Source:
         file: returns the name of the source file of an id, or None when it is generated.
         make: makes the Minari dataset of an id; its second argument is the source file, if any.
         remote: returns where the source file of an id can be downloaded, or None.
+        cards: what users should know of its datasets.
     """
 
     name: str
@@ -50,6 +74,7 @@ class Source:
     file: Callable[[str], str | None]
     make: Callable[[str, Path | None], MinariDataset]
     remote: Callable[[str], Remote | None] = _nowhere
+    cards: tuple[Card, ...] = ()
 
 
 @cache
