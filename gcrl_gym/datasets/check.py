@@ -48,7 +48,7 @@ def _defects(dataset: MinariDataset) -> Iterator[str]:
         for episode in episodes:
             total += len(episode.rewards)
             place = f"episode {episode.id}"
-            yield from (f"{place}: {text}" for text in _episode_defects(episode, state_only))
+            yield from (f"{place}: {text}" for text in episode_defects(episode, state_only))
     except (OSError, ValueError, KeyError) as error:
         yield f"the episodes cannot be read: {error}; convert or copy the dataset again"
         return
@@ -58,7 +58,8 @@ def _defects(dataset: MinariDataset) -> Iterator[str]:
         yield f"metadata says total_steps is {dataset.total_steps}, the episodes hold {total}"
 
 
-def _episode_defects(episode: Any, state_only: bool) -> Iterator[str]:
+def episode_defects(episode: Any, state_only: bool) -> Iterator[str]:
+    """Yield the defects of one Minari episode, one sentence each."""
     steps = len(episode.rewards)
     if steps == 0:
         yield "it has no steps"

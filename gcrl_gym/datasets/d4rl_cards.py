@@ -37,7 +37,7 @@ CARDS = (
         "700 (umaze), 1000",
         _LICENCE,
         "terminals mark success and do not end an episode; -v0 has timeouts out of step with the "
-        "real ends, which conversion repairs; rewards are 0 and 1 (transform `minus_one` for r - 1)",
+        "real ends, which conversion repairs; rewards are 0 and 1 (`minus_one` makes them r - 1)",
     ),
     Card(
         "d4rl/kitchen-*",
