@@ -167,6 +167,7 @@ class _Training:
         if spec.video_episodes:
             _film(agent, self.env, folder / "videos" / "rollout.mp4", spec)
         results = {
+            "dataset": origin(agent.dataset.metadata if agent.dataset else {}),
             "protocol": {
                 "tasks": [r["task"] for r in block(rows, spec.steps)["per_task"]],
                 "episodes_per_task": spec.eval_episodes,
@@ -184,14 +185,20 @@ class _Training:
         return results
 
 
+def origin(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a dataset's metadata tells whether a score may stand beside published ones."""
+    keys = ("dataset_id", "source", "source_file", "source_sha256", "official", "evaluation_note")
+    return {key: metadata[key] for key in keys if key in metadata}
+
+
 def results_table(results: dict[str, Any]) -> Table:
-    """Return the last evaluation in ``results`` as a table."""
+    """Return the last evaluation in ``results`` as a table; stand-in data is marked as such."""
     last, protocol = results["last"], results["protocol"]
 
     def by_task(entry: dict[str, Any]) -> dict[str, Any]:
         return entry | {"per_task": {row["task"]: row for row in entry["per_task"]}}
 
-    return EvaluationResult(
+    table = EvaluationResult(
         last["success_rate"],
         last["mean_return"],
         last["normalized_score"],
@@ -200,6 +207,12 @@ def results_table(results: dict[str, Any]) -> Table:
         protocol["episodes_per_task"],
         protocol["evaluation_seed"],
     ).table()
+    known = results.get("dataset", {})
+    if known.get("official") is False:
+        table.caption = f"{table.caption}\nSTAND-IN DATA: not the official file"
+    if "evaluation_note" in known:
+        table.caption = f"{table.caption}\n{known['evaluation_note']}"
+    return table
 
 
 def block(rows: list[dict[str, Any]], step: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +196,22 @@ def test_environment_override_and_verbose_agents(dataset_id, tmp_path, capsys):
     result = train(spec, tmp_path, progress_bar=False)
     assert "actor_loss" in capsys.readouterr().out
     assert result.results["last"]["step"] == 20
+
+
+def test_stand_in_data_is_marked(dataset_id, minari_root, tmp_path, monkeypatch):
+    """Scores from a file that is not the official one never go without saying so."""
+    import minari
+
+    own = shutil.copytree(minari_root, tmp_path / "minari")  # the other tests share the original
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(own))
+    marks = {"official": False, "source_file": "a.hdf5", "evaluation_note": "in another version"}
+    minari.load_dataset(dataset_id).storage.update_metadata(marks)
+    result = train(spec_for(dataset_id, video_episodes=0, steps=20), tmp_path, progress_bar=False)
+    stored = json.loads((result.folder / "results.json").read_text())["dataset"]
+    assert stored == {"dataset_id": dataset_id, "source": "generated"} | marks
+    caption = str(results_table(result.results).caption)
+    assert "STAND-IN DATA" in caption
+    assert "in another version" in caption
 
 
 def test_block_nests_rows():
