@@ -66,7 +66,7 @@ class GoalDict(gym.Wrapper[dict[str, Any], Any, Any, Any], RecordConstructorArgs
         """
         if seed is not None:
             self._reset_rng = np.random.default_rng(seed)
-        with _seeded(self._reset_rng, self.env.unwrapped.action_space):
+        with seeded(self._reset_rng, self.env.unwrapped.action_space):
             observation, info = self.env.reset(seed=seed, options=options)
         goal = np.array(info.get("goal", np.nan), dtype=self._dtype)
         if goal.shape != self._goal.shape:
@@ -95,7 +95,7 @@ class GoalDict(gym.Wrapper[dict[str, Any], Any, Any, Any], RecordConstructorArgs
 
 
 @contextlib.contextmanager
-def _seeded(rng: np.random.Generator, space: spaces.Space[Any]) -> Iterator[None]:
+def seeded(rng: np.random.Generator, space: spaces.Space[Any]) -> Iterator[None]:
     """Seed numpy's process-wide generator and a space's from ``rng``, and put both back."""
     process_state = np.random.get_state()  # noqa: NPY002 (the generator that OGBench draws from)
     space_bits = space.np_random.bit_generator

@@ -1,14 +1,24 @@
 """OGBench files: arrays equal its own loader's to the bit, and damage is one clear error."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
 import gcrl_gym
 from gcrl_gym.datasets import GoalSampler, OfflineDataset, convert_ogbench, make_env
-from gcrl_gym.datasets.ogbench_io import dataset_id_of, dataset_ids, env_id_of, file_name
+from gcrl_gym.datasets.ogbench_catalog import expected_shapes, parse
+from gcrl_gym.datasets.ogbench_io import (
+    INFO_KEYS,
+    dataset_id_of,
+    dataset_ids,
+    env_id_of,
+    file_name,
+    read_npz,
+)
 from gcrl_gym.errors import UserError
 
 from .conftest import EXCERPTS
@@ -22,6 +32,7 @@ FULL = [
         "pointmaze-medium-stitch-v0",
         "cube-single-play-v0",
         "puzzle-3x3-play-v0",
+        "pointmaze-teleport-navigate-v0",
     )
     for split in ("", "-val")
 ]
@@ -99,14 +110,46 @@ def test_environment_is_recovered_with_goal_observations(minari_root, path):
 
 def test_ids_and_file_names():
     ids = dataset_ids()
-    assert len(ids) == len(set(ids)) == 2 * (4 * 2 + 4 * 2 + 3 + 3 * 2 + 2 * 2 + 8 + 8 + 2)
+    assert len(ids) == len(set(ids))
     assert {"ogbench/scene-play-v0", "ogbench/antmaze-teleport-explore-v0"} <= set(ids)
-    for name in ids:
+    plain = [name for name in ids if not parse(name).variant and not parse(name).size]
+    assert len(plain) == 2 * 85  # "85 datasets" of OGBench's README, and their validation data
+    assert sum("visual" in name for name in plain) == 2 * 35
+    singletasks = [n for n in ids if "-task" in n and not parse(n).size and not parse(n).val]
+    assert len(singletasks) == 410  # "410 tasks for standard offline RL"
+    for name in plain:
         assert dataset_id_of(Path(file_name(name))) == name
     name = "ogbench/pointmaze-medium-navigate-val-v0"
     assert file_name(name) == "pointmaze-medium-navigate-v0-val.npz"
     assert env_id_of(name) == "pointmaze-medium-v0"
     assert env_id_of("ogbench/scene-play-v0") == "scene-v0"
+    name = "ogbench/visual-puzzle-4x5-noisy-singletask-task3-val-v0"
+    assert file_name(name) == "visual-puzzle-4x5-noisy-v0-val.npz"
+    assert env_id_of(name) == "visual-puzzle-4x5-singletask-task3-v0"
+    assert expected_shapes(parse(name)) == ((64, 64, 3), (5,))
+    assert expected_shapes(parse("ogbench/cube-quintuple-play-v0")) is None
+    assert expected_shapes(parse("ogbench/kitchen-play-v0")) is None
+    name = "ogbench/cube-octuple-play-100m-oraclerep-v0"
+    assert file_name(name) == "cube-octuple-play-100m-v0"
+    assert env_id_of(name) == "cube-octuple-v0"
+
+
+def test_every_id_has_an_environment_of_ogbench():
+    pytest.importorskip("ogbench")
+    assert [name for name in dataset_ids() if env_id_of(name) not in gym.registry] == []
+
+
+ENVS = sorted({parse(n).env for n in dataset_ids() if "visual" not in n and "powder" not in n})
+
+
+@pytest.mark.parametrize("env_name", ENVS)
+def test_expected_shapes_are_those_of_the_environment(env_name):
+    pytest.importorskip("ogbench")
+    env = gym.make(f"{env_name}-v0")
+    observation, action = expected_shapes(parse(f"{env_name}-play-v0"))
+    assert observation == env.observation_space.shape
+    assert action == env.action_space.shape
+    env.close()
 
 
 @pytest.mark.parametrize("sub", ["", "ogbench"])
@@ -168,25 +211,77 @@ def flip(path):
     path.write_bytes(bytes(content))
 
 
+def regular(**changes):
+    """Return a damage that brings the file into the regular layout and then changes arrays."""
+
+    def damage(path):
+        arrays = dict(np.load(path))
+        ends = arrays["terminals"]
+        following = arrays["observations"][1:][~ends[:-1]]
+        arrays = {key: array[~ends] for key, array in arrays.items()}
+        arrays["terminals"] = np.append(ends[1:], True)[~ends]
+        np.savez(path, **arrays, next_observations=following)
+        changed(**changes)(path)
+
+    return damage
+
+
+def with_arrays(**arrays):
+    """Return a damage that adds arrays to the file."""
+    return lambda path: np.savez(path, **(dict(np.load(path)) | arrays))
+
+
+def with_raw_member(path):
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("qvel", "not an array")
+
+
+def wider(array):
+    return np.repeat(array, 2, axis=1)
+
+
 DAMAGES = {
     "missing": (lambda path: path.unlink(), "does not exist"),
     "cut": (cut, "is damaged or incomplete"),
     "flipped bit": (flip, "is damaged or incomplete"),
-    "html": (lambda path: path.write_text("<!DOCTYPE html>"), "no zip signature"),
-    "lfs": (lambda path: path.write_text("version https://git-lfs"), "no zip signature"),
-    "empty": (lambda path: path.write_bytes(b""), "no zip signature"),
+    "html": (lambda path: path.write_text("<!DOCTYPE html>"), "is a web page"),
+    "lfs": (lambda path: path.write_text("version https://git-lfs.."), "is a Git LFS pointer"),
+    "text": (lambda path: path.write_text("hello"), "no zip signature"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty; download it again"),
     "no key": (changed(actions=lambda a: None), r"has no \['actions'\]; it holds"),
     "lengths": (changed(actions=lambda a: a[:-1]), r"actions has shape \(1004, 2\)"),
     "info lengths": (changed(qvel=lambda a: a[:-1]), r"qvel has shape"),
     "flat": (changed(observations=lambda a: a[:, 0]), r"observations has shape \(1005,\)"),
+    "scalar": (changed(observations=lambda a: a[0, 0]), "observations has no rows"),
     "no rows": (changed(observations=lambda a: a[:0]), "observations has no rows"),
     "open end": (changed(terminals=put(-1, False)), r"last row \(1004\) is not terminal"),
-    "no ends": (changed(terminals=np.zeros_like), "is not terminal"),
+    "no ends": (changed(terminals=np.zeros_like), "terminals is 0 in all 1005 rows"),
     "compact": (changed(terminals=put(-2, True)), r"episode 5 \(row 1004\) has a single row"),
+    "terminals": (changed(terminals=lambda a: a * 2), "terminals holds 2 in row 200"),
+    "nan end": (changed(terminals=lambda a: a * np.nan), "terminals holds nan in row 0"),
     "nan": (changed(observations=put((7, 1), np.nan)), "observations holds NaN or .* in row 7"),
     "inf": (changed(actions=put((9, 0), np.inf)), "actions holds NaN or infinity in row 9"),
-    "images": (changed(observations=lambda a: a.astype(np.uint8)), "only state-based"),
+    "wide": (
+        changed(actions=lambda a: a.astype(float) * 1e300),
+        "actions holds NaN or infinity in row 0",
+    ),
+    "info nan": (changed(qpos=put((3, 1), np.nan)), "qpos holds NaN or infinity in row 3"),
+    "images": (changed(observations=lambda a: a.astype(np.uint8)), r"expected \(1005, height"),
+    "integers": (changed(observations=lambda a: a.astype(int)), "observations has dtype int64"),
+    "action width": (changed(actions=wider), r"actions is float32 with rows of shape \(4,\)"),
+    "action text": (changed(actions=lambda a: a.astype(str)), "actions has dtype <U"),
+    "discrete": (changed(actions=lambda a: a[:, 0].astype(int)), "actions is int64"),
+    "foreign": (changed(observations=wider), r"rows of shape \(4,\), but pointmaze-medium has"),
     "objects": (changed(qpos=lambda a: np.array([None] * len(a))), "qpos cannot be read"),
+    "raw member": (
+        lambda path: (changed(qvel=lambda a: None)(path), with_raw_member(path)),
+        "qvel cannot be read",
+    ),
+    "next row": (regular(observations=put((5, 0), 0)), "in row 4 is not the observation of row 5"),
+    "next nan": (regular(next_observations=put((5, 0), np.nan)), "next_observations holds NaN"),
+    "next width": (regular(next_observations=wider), r"next_observations is float32 \(1000, 4\)"),
+    "next length": (regular(next_observations=lambda a: a[1:]), "next_observations has shape"),
+    "valids": (with_arrays(valids=np.arange(1005) % 2), "terminals and valids disagree in row"),
 }
 
 
@@ -208,3 +303,10 @@ def test_name_that_tells_no_environment(minari_root, tmp_path):
     with pytest.raises(UserError, match="name the file as OGBench does"):
         convert_ogbench(path)
     assert convert_ogbench(path, "ogbench/pointmaze-medium-stitch-v0").total_episodes == 5
+
+
+def test_read_npz_gives_the_arrays(tmp_path):
+    arrays = read_npz(PUZZLE)
+    assert set(arrays) == {"observations", "actions", "terminals", *INFO_KEYS}
+    assert {len(array) for array in arrays.values()} == {300}
+    assert arrays["button_states"].dtype == np.int64
