@@ -32,6 +32,7 @@ from gcrl_gym.agents.policy import GoalPolicy
 from gcrl_gym.agents.presets import load_preset
 from gcrl_gym.agents.randomness import Generators
 from gcrl_gym.datasets import OfflineDataset
+from gcrl_gym.datasets.rewards import RewardTransform, transform_rewards
 from gcrl_gym.datasets.samplers import Batch, TransitionSampler
 from gcrl_gym.errors import UserError
 
@@ -50,6 +51,8 @@ class OfflineAgent(BaseAlgorithm):
             of the remaining progress.
         batch_size: transitions per update.
         normalize: standardise observations and goals by the dataset's mean and deviation.
+        reward_transform: convention for recorded rewards, such as "minus_one" for antmaze; rewards
+            of relabelled goals are not changed.
         matmul: "auto" uses torch's faster float32 matrix products where they are float32-exact;
             "highest" never changes torch's setting.
         threads: torch threads while training; by default 1 for networks up to 256 wide.
@@ -81,6 +84,7 @@ class OfflineAgent(BaseAlgorithm):
         learning_rate: float | str | Schedule = 3e-4,
         batch_size: int = 256,
         normalize: bool = False,
+        reward_transform: RewardTransform = "none",
         matmul: Literal["auto", "highest"] = "auto",
         threads: int | None = None,
         compile: bool | Literal["auto"] = "auto",
@@ -94,6 +98,7 @@ class OfflineAgent(BaseAlgorithm):
         self.batch_size = inputs.whole_number(batch_size, "batch_size")
         self.normalize, self.matmul = normalize, matmul
         self.threads, self.compile = threads, compile
+        self.reward_transform = reward_transform
         inputs.check_unknown(unknown, self.signature(), type(self).__name__)
         inputs.check_options(self, type(self), OfflineAgent)
         if sampler is not None:
@@ -191,8 +196,9 @@ class OfflineAgent(BaseAlgorithm):
         inputs.check_dataset(resolved, self)
         self.dataset = resolved
         goal_env = None if self.env is None else self.env.envs[0].unwrapped  # type: ignore[attr-defined]
+        rewarded = transform_rewards(resolved, self.reward_transform)
         self._bound = self.sampler.bind(
-            resolved, discount=self.discount, device=self.device, goal_env=goal_env
+            rewarded, discount=self.discount, device=self.device, goal_env=goal_env
         )
         if self.normalize and statistics:
             self.policy.fit_statistics(resolved)

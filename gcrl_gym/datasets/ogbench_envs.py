@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from gcrl_gym.datasets.columns import Array
-from gcrl_gym.wrappers.goal_dict import seeded, make_goal_dict_env
+from gcrl_gym.wrappers.goal_dict import make_goal_dict_env, seeded
 
 
 class _OGBench(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

@@ -165,6 +165,20 @@ def test_policy_predict_works_alone():
     np.testing.assert_array_equal(found, expected)
 
 
+def test_reward_transform_reaches_the_batches():
+    env, _ = env_and_data("plain")
+    plain = data()
+    agent = GCBC(env, plain, sampler=TransitionSampler(), reward_transform="minus_one", **SMALL)
+    assert (agent.draw_batch().rewards == -1).all()
+    assert (plain.rewards == 0).all()
+    again = io.BytesIO()
+    agent.save(again)
+    again.seek(0)
+    assert GCBC.load(again).reward_transform == "minus_one"
+    with pytest.raises(UserError, match=r"reward_transform is 'minus_ones'.*Did you mean"):
+        GCBC(env, plain, reward_transform="minus_ones", **SMALL)
+
+
 # Archives ------------------------------------------------------------------------------------
 
 

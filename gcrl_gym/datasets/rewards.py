@@ -1,0 +1,78 @@
+"""Reward conventions of published results, applied to a loaded dataset and never stored.
+
+===============  ==============================  ==================================================
+name             rewards become                  used by
+===============  ==============================  ==================================================
+``none``         r                               most methods
+``minus_one``    r - 1                           antmaze: IQL, CQL; -1 a step until the goal
+``times_100``    100 r                           antmaze: ReBRAC, diffusion policies
+``return_range`` 1000 r / (max R - min R)        locomotion: IQL; R are returns of whole episodes
+===============  ==============================  ==================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from gcrl_gym.datasets.offline_dataset import OfflineDataset
+from gcrl_gym.errors import UserError, nearest
+
+RewardTransform = Literal["none", "minus_one", "times_100", "return_range"]
+
+_RANGE = 1000.0
+
+
+def transform_rewards(dataset: OfflineDataset, name: RewardTransform) -> OfflineDataset:
+    """Return the dataset with transformed rewards; the original stays as it is.
+
+    The last row of an episode holds no transition, so its reward stays 0. Returns are sums over
+    every recorded transition of an episode, so a step that D4RL's ``qlearning_dataset`` drops at a
+    time limit does not shorten them. Where all returns are equal there is no range to scale to,
+    and ``return_range`` leaves the rewards as they are.
+
+    Args:
+        dataset: any dataset.
+        name: the convention.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if name not in get_args(RewardTransform):
+        options = get_args(RewardTransform)
+        raise UserError(
+            f"Unknown reward transform {name!r}; choose one of {', '.join(options)}."
+            f"{nearest(name, options)}"
+        )
+    if name == "none":
+        return dataset
+    columns = replace(dataset.columns, rows=np.array(dataset.columns.rows))
+    steps = dataset.step_rows
+    rewards = columns["rewards"]
+    if name == "minus_one":
+        rewards[steps] -= 1
+    elif name == "times_100":
+        rewards[steps] *= 100
+    else:
+        returns = episode_returns(dataset)
+        spread = float(returns.max() - returns.min())
+        if spread > 0:
+            rewards[steps] = rewards[steps] * (_RANGE / spread)
+    return OfflineDataset(
+        columns,
+        goal_is_observation=dataset.goal_is_observation,
+        observation_space=dataset.observation_space,
+        action_space=dataset.action_space,
+        metadata={**dataset.metadata, "reward_transform": name},
+    )
+
+
+def episode_returns(dataset: OfflineDataset) -> npt.NDArray[np.float64]:
+    """Return the sum of the rewards of each episode, ``(episodes,)``."""
+    ends = dataset.columns.episode_ends
+    starts = ends - dataset.columns.lengths
+    returns: npt.NDArray[np.float64] = np.add.reduceat(dataset.rewards.astype(np.float64), starts)
+    return returns
