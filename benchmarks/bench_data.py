@@ -1,4 +1,4 @@
-"""Loading and sampling data, ours against minari, numpy and OGBench's loader, in one run.
+"""Loading and sampling data, ours against minari, numpy, OGBench's loader and d3rlpy, in one run.
 
     python benchmarks/bench_data.py
 
@@ -63,22 +63,35 @@ def median(runs: list[dict[str, float]], key: str) -> float:
     return statistics.median(run[key] for run in runs)
 
 
-def sampling(title: str, ours: list[WorkerSpec], case: str, bar: float) -> None:
-    """Batches per CPU second of our samplers and OGBench's."""
-    print(f"\n{title}", flush=True)
-    theirs = WorkerSpec(
+def ogbench(case: str) -> WorkerSpec:
+    """Return OGBench's own loader from its checkout."""
+    return WorkerSpec(
         "OGBench's loader", ("sample_ogbench.py", case), peer=True, checkout="OGBENCH_DIR"
     )
-    with started([*ours, theirs]) as workers:
+
+
+def d3rlpy(case: str) -> WorkerSpec:
+    """Return d3rlpy's replay buffer."""
+    return WorkerSpec("d3rlpy's replay buffer", ("sample_d3rlpy.py", case), peer=True)
+
+
+def sampling(title: str, ours: list[WorkerSpec], theirs: dict[WorkerSpec, float | None]) -> None:
+    """Batches per CPU second of our samplers and the peers', and the bar for a ratio if any."""
+    print(f"\n{title}", flush=True)
+    with started([*ours, *theirs]) as workers:
         times = measure(workers)
     for name, values in times.items():
         middle = statistics.median(values)
         print(f"  {name:<30} {1000 / middle:10,.0f} batches/s {1000 * middle:8.1f} us")
     for spec in ours:
-        value = ratio(times, theirs.name, spec.name)
-        if value is not None:
-            verdict = "held" if value >= bar else "MISSED"
-            print(f"    {spec.name} vs {theirs.name}: {value:.2f}x  (bar {bar:g}: {verdict})")
+        for peer, bar in theirs.items():
+            value = ratio(times, peer.name, spec.name)
+            if value is None:
+                continue
+            verdict = ""
+            if bar is not None:
+                verdict = f"  (bar {bar:g}: {'held' if value >= bar else 'MISSED'})"
+            print(f"    {spec.name} vs {peer.name}: {value:.2f}x{verdict}")
 
 
 def main() -> None:
@@ -87,8 +100,7 @@ def main() -> None:
     sampling(
         "256 transitions, obs 17, act 6",
         [WorkerSpec("ours", ("sample_ours.py", "transitions"))],
-        "transitions",
-        3.0,
+        {ogbench("transitions"): 3.0, d3rlpy("transitions"): None},
     )
     sampling(
         "1024 transitions with value and actor goals, obs 29, act 8",
@@ -96,8 +108,12 @@ def main() -> None:
             WorkerSpec("ours, support ogbench", ("sample_ours.py", "ogbench")),
             WorkerSpec("ours, support full", ("sample_ours.py", "goals")),
         ],
-        "goals",
-        3.5,
+        {ogbench("goals"): 3.5},
+    )
+    sampling(
+        "64 sequences of 20 transitions, obs 17, act 6",
+        [WorkerSpec("ours", ("sample_ours.py", "sequences"))],
+        {d3rlpy("sequences"): None},
     )
 
 

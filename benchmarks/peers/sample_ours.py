@@ -1,4 +1,4 @@
-"""Our samplers: python sample_ours.py {transitions,goals,ogbench}."""
+"""Our samplers: python sample_ours.py {transitions,goals,ogbench,sequences}."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from collections.abc import Callable
 
 import numpy as np
 import torch  # noqa: F401  (so that worker.one_thread finds it)
-from sampling import BATCH, data
+from sampling import BATCH, CONTEXT, data
 from worker import serve
 
 from gcrl_gym.datasets import GoalSampler, OfflineDataset, TransitionSampler
+from gcrl_gym.datasets.sequences import SequenceSampler
 
 CASE = sys.argv[1]
+SIZES = "goals" if CASE == "ogbench" else CASE
 SPECS = {
     "transitions": TransitionSampler(),
     "goals": GoalSampler(),
     "ogbench": GoalSampler(support="ogbench"),
+    "sequences": SequenceSampler(CONTEXT),
 }
-DATA = data("transitions" if CASE == "transitions" else "goals")
+DATA = data(SIZES)
 
 
 def make() -> Callable[[int], None]:
@@ -29,10 +32,10 @@ def make() -> Callable[[int], None]:
         DATA["rewards"],
         DATA["terminals"],
         DATA["timeouts"],
-        goal_is_observation=CASE != "transitions",
+        goal_is_observation=SIZES == "goals",
     )
     bound = SPECS[CASE].bind(dataset)
-    batch = BATCH["transitions" if CASE == "transitions" else "goals"]
+    batch = BATCH[SIZES]
     rng = np.random.default_rng(0)
 
     def run(batches: int) -> None:

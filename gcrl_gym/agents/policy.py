@@ -218,7 +218,8 @@ class GoalPolicy(BasePolicy):
 def _moments(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation [D] of a column [rows, D]."""
     mean = column.mean(0, dtype=np.float64)
-    # In blocks: a float64 copy of a large column would double the memory.
-    blocks = (column[start : start + 65536] for start in range(0, len(column), 65536))
+    # In blocks of 32 MiB: a float64 copy of a large column, such as images, would not fit.
+    rows = max(1, 2**22 // column.shape[1]) if column.shape[1] else len(column)
+    blocks = (column[start : start + rows] for start in range(0, len(column), rows))
     squares = sum(np.square(block - mean).sum(0) for block in blocks)
     return mean, np.sqrt(squares / len(column))

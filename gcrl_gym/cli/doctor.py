@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> None:
     for name, text in _computation().items():
         line(f"  {name}", text)
     print("\nfiles")
-    for name in ("GCRL_DATA_DIR", "MINARI_DATASETS_PATH"):
+    for name in ("GCRL_DATA_DIR", "MINARI_DATASETS_PATH", "GCRL_MMAP_GIB"):
         line(f"  {name}", os.environ.get(name, "not set"))
 
 

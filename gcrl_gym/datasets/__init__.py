@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gcrl_gym.datasets.offline_dataset import OfflineDataset
     from gcrl_gym.datasets.ogbench_io import convert_ogbench
     from gcrl_gym.datasets.samplers import Batch, BoundSampler, GoalSampler, TransitionSampler
+    from gcrl_gym.datasets.sequences import SequenceBatch, SequenceSampler
 
 __all__ = [
     "Batch",
@@ -18,6 +19,8 @@ __all__ = [
     "DatasetRow",
     "GoalSampler",
     "OfflineDataset",
+    "SequenceBatch",
+    "SequenceSampler",
     "TransitionSampler",
     "convert_ogbench",
     "list_datasets",
@@ -32,6 +35,8 @@ _HOME = {
     "DatasetRow": "catalog",
     "GoalSampler": "samplers",
     "OfflineDataset": "offline_dataset",
+    "SequenceBatch": "sequences",
+    "SequenceSampler": "sequences",
     "TransitionSampler": "samplers",
     "convert_ogbench": "ogbench_io",
     "list_datasets": "catalog",

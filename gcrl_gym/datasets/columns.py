@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 LARGE_BYTES = 2**30  # an allocation above this is announced
+RELEASE_BYTES = 2**26
+"""A pass over mapped columns gives its pages back to the system after so many bytes."""
 _CHECK_ROWS = 2**14
 
 
@@ -86,6 +89,20 @@ class Layout:
         dtypes = {"observations": self.observation_dtype, "actions": self.action_dtype}
         return {name: dtype for name, dtype in dtypes.items() if dtype != "float32"}
 
+    def tables(self, rows: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each array that holds ``rows`` rows: the packed matrix, integers."""
+        tables: dict[str, tuple[tuple[int, ...], str]] = {"rows": ((rows, self.width), "float32")}
+        for name, dtype in self.integer_columns().items():
+            tables[name] = ((rows, *self.shape(name)), dtype)
+        return tables
+
+    def nbytes(self, rows: int) -> int:
+        """Bytes taken by ``rows`` rows."""
+        return sum(
+            math.prod(shape) * np.dtype(dtype).itemsize
+            for shape, dtype in self.tables(rows).values()
+        )
+
     @staticmethod
     def _packed_width(shape: tuple[int, ...], dtype: str) -> int:
         return math.prod(shape) if dtype == "float32" else 0
@@ -109,21 +126,15 @@ class Columns:
 
     @classmethod
     def allocate(cls, layout: Layout, steps: int, episodes: int) -> Columns:
-        """Return zeroed columns, lengths included, announcing a large allocation."""
+        """Return zeroed columns in memory, lengths included, announcing a large allocation."""
         count = steps + episodes
-        integers = layout.integer_columns()
-        size = count * layout.width * 4 + sum(
-            count * math.prod(layout.shape(name)) * np.dtype(dtype).itemsize
-            for name, dtype in integers.items()
-        )
+        size = layout.nbytes(count)
         if size > LARGE_BYTES:
-            logger.warning("Allocating %.1f GiB for %d dataset rows.", size / 2**30, count)
-        return cls(
-            layout,
-            np.zeros((count, layout.width), np.float32),
-            np.zeros(episodes, np.int64),
-            {name: np.zeros((count, *layout.shape(name)), dt) for name, dt in integers.items()},
-        )
+            logger.warning(
+                "Allocating %.1f GiB of memory for %d dataset rows.", size / 2**30, count
+            )
+        arrays = {name: np.zeros(shape, dt) for name, (shape, dt) in layout.tables(count).items()}
+        return cls(layout, arrays.pop("rows"), np.zeros(episodes, np.int64), arrays)
 
     def __getitem__(self, name: str) -> Array:
         """Column ``name`` as ``(rows, *shape)``: a view of the packed rows, or its own array."""
@@ -143,17 +154,46 @@ class Columns:
         ends: npt.NDArray[np.int64] = np.cumsum(self.lengths + 1) - 1
         return ends
 
-    def first_bad_value(self) -> tuple[str, int, float] | None:
-        """Return ``(column, row, value)`` of the first NaN or infinity, or None."""
+    def first_bad_value(self, state_only: bool = False) -> tuple[str, int, float] | None:
+        """Return ``(column, row, value)`` of the first value that must not be there, or None.
+
+        Args:
+            state_only: all actions may be NaN; then an action that is a number is what must not
+                be there. Without it, or where the first action is a number: NaN and infinity.
+        """
+        actions = self.layout.slices["actions"]
+        absent = state_only and bool(np.isnan(self.rows[0, actions]).any())
+        ends, passed = self.episode_ends, 0
         for start in range(0, len(self.rows), _CHECK_ROWS):
-            finite = np.isfinite(self.rows[start : start + _CHECK_ROWS])
-            if not finite.all():
-                row, position = (int(found[0]) for found in np.nonzero(~finite))
+            block = self.rows[start : start + _CHECK_ROWS]
+            good = np.isfinite(block)
+            if absent:
+                good[:, actions] = np.isnan(block[:, actions])
+                first, last = np.searchsorted(ends, (start, start + len(block)))
+                good[ends[first:last] - start, actions] = True  # final states have no action
+            if not good.all():
+                row, position = (int(found[0]) for found in np.nonzero(~good))
                 name = next(
                     n for n, s in self.layout.slices.items() if s.start <= position < s.stop
                 )
-                return name, start + row, float(self.rows[start + row, position])
+                return name, start + row, float(block[row, position])
+            passed += block.nbytes
+            if passed > RELEASE_BYTES:
+                passed = 0
+                self.release()
         return None
+
+    def release(self) -> None:
+        """Drop the pages of columns mapped for writing from this process's resident memory.
+
+        Nothing is lost: the pages stay in the system's page cache until they are on disk.
+        """
+        for array in (self.rows, *self.integers.values()):
+            # Private ("copy on write") mappings would lose what was written to them.
+            if isinstance(array, np.memmap) and array.mode in ("r+", "w+"):
+                mapping = array.base
+                if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                    mapping.madvise(mmap.MADV_DONTNEED)
 
     def place(self, row: int) -> tuple[int, int]:
         """Return ``(episode, step)`` of a row."""
@@ -161,16 +201,24 @@ class Columns:
         episode = int(np.searchsorted(ends, row))
         return episode, row - int(ends[episode] - self.lengths[episode])
 
-    def require_finite(self, source: str) -> None:
-        """Raise UserError naming ``source``, column, episode and step of a NaN or infinity."""
-        bad = self.first_bad_value()
-        if bad is not None:
-            name, row, value = bad
-            episode, step = self.place(row)
-            raise UserError(
-                f"{source}: {name} holds {value} in episode {episode} at step {step} (row {row}); "
-                "remove or repair that episode (values must also fit float32)."
-            )
+    def require_finite(self, source: str, state_only: bool = False) -> None:
+        """Raise UserError naming ``source``, column, episode and step of a NaN or infinity.
+
+        Args:
+            source: what the message begins with.
+            state_only: the actions may be NaN, all of them; partly NaN is an error.
+        """
+        bad = self.first_bad_value(state_only)
+        if bad is None:
+            return
+        name, row, value = bad
+        episode, step = self.place(row)
+        fix = "remove or repair that episode (values must also fit float32)."
+        if state_only and name == "actions" and not math.isinf(value):
+            fix = "state-only data has NaN in all of its actions or in none: correct that row."
+        raise UserError(
+            f"{source}: {name} holds {value} in episode {episode} at step {step} (row {row}); {fix}"
+        )
 
 
 def as_numbers(name: str, values: Any) -> Array:

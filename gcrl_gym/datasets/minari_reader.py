@@ -17,7 +17,8 @@ import numpy as np
 from gymnasium import spaces
 
 from gcrl_gym.datasets import cache
-from gcrl_gym.datasets.columns import Array, Columns, Layout
+from gcrl_gym.datasets.columns import RELEASE_BYTES, Array, Columns, Layout
+from gcrl_gym.datasets.env_specs import open_lenient
 from gcrl_gym.datasets.from_memory import GOAL_KEYS, put
 from gcrl_gym.errors import UserError, nearest
 from gcrl_gym.progress import with_progress
@@ -53,7 +54,7 @@ def open_minari(source: MinariDataset | str | Path) -> MinariDataset:
             "make it with gcrl_gym.load_dataset(id)."
         )
     try:
-        return minari.MinariDataset(folder)
+        return open_lenient(folder)
     except (ValueError, KeyError, TypeError, AssertionError, OSError) as error:
         raise UserError(f"Cannot open the Minari dataset in {folder}: {error}") from error
 
@@ -76,10 +77,12 @@ def read_minari(source: MinariDataset | str | Path) -> tuple[Columns, MinariData
         raise UserError(f"{folder}: the dataset {dataset.id!r} holds no episodes.")
     columns = cache.load(folder, layout) if cached else None
     if columns is None:
-        columns = _read(dataset, layout, keys)
-        columns.require_finite(str(folder))
-        if cached:
-            columns = cache.store(folder, columns)
+        state_only = bool(dataset.storage.metadata.get("state_only"))
+        steps, episodes = int(dataset.total_steps), int(dataset.total_episodes)
+        with cache.draft(folder if cached else None, layout, steps, episodes) as draft:
+            _fill(draft.columns, dataset, keys)
+            draft.columns.require_finite(str(folder), state_only)
+            columns = draft.keep()
     return columns, dataset
 
 
@@ -140,15 +143,14 @@ def _leaf(space: gym.Space[Any], name: str) -> tuple[tuple[int, ...], str]:
     return space.shape, str(space.dtype) if space.dtype.kind in "iu" else "float32"
 
 
-def _read(dataset: MinariDataset, layout: Layout, keys: Keys) -> Columns:
-    """Read the episodes into fresh columns."""
-    folder = Path(dataset.storage.data_path)
-    steps, episodes = dataset.total_steps, dataset.total_episodes
-    columns = Columns.allocate(layout, steps, episodes)
+def _fill(columns: Columns, dataset: MinariDataset, keys: Keys) -> None:
+    """Read the episodes into zeroed columns."""
+    folder, steps = Path(dataset.storage.data_path), dataset.total_steps
     views = {name: columns[name] for name in keys}
-    lengths, start = [], 0
+    lengths, start, released = [], 0, 0
+    release_rows = max(1, RELEASE_BYTES // columns.layout.nbytes(1))
     read = _episodes(dataset, keys, views)
-    for place, parts in with_progress(read, f"Reading {dataset.id}", total=int(episodes)):
+    for place, parts in with_progress(read, f"Reading {dataset.id}", total=len(columns.lengths)):
         length = len(parts["actions"])
         _require_lengths(place, parts, length)
         if start + length + 1 > len(columns.rows):
@@ -160,13 +162,15 @@ def _read(dataset: MinariDataset, layout: Layout, keys: Keys) -> Columns:
             put(views[name], slice(start, start + len(array)), array)
         lengths.append(length)
         start += length + 1
+        if start - released > release_rows:
+            released = start
+            columns.release()
     if start != len(columns.rows):
         raise UserError(
             f"{folder / 'metadata.json'} says total_steps is {steps}, but the episodes hold "
             f"{sum(lengths)}; correct it or convert the dataset again."
         )
     columns.lengths[:] = lengths
-    return columns
 
 
 def _require_lengths(place: str, parts: dict[str, Array], steps: int) -> None:

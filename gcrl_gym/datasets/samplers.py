@@ -1,6 +1,7 @@
 """Samplers: specs that say how batches are drawn, bound to a dataset to draw them.
 
-`TransitionSampler` draws recorded transitions, `GoalSampler` relabels them with hindsight goals.
+`TransitionSampler` draws recorded transitions, `GoalSampler` relabels them with hindsight goals
+(and `SequenceSampler`, in sequences.py, draws windows of them).
 Binding builds everything a draw needs, so that a draw is a few numpy index operations and one
 gather per table, whatever the size of the dataset::
 
@@ -87,7 +88,7 @@ class TransitionSampler:
                 "This dataset records no desired goals (its goals are observations); "
                 "use GoalSampler, which draws them."
             )
-        return _BoundTransitions(dataset, torch.device(device))
+        return BoundTransitions(dataset, torch.device(device))
 
 
 @dataclass(frozen=True)
@@ -171,17 +172,21 @@ class GoalSampler:
         return _BoundGoals(self, dataset, discount, torch.device(device), goal_env)
 
 
-class _BoundTransitions:
-    """Gathers transitions: rows ``t`` and ``t+1`` as one window of the packed matrix."""
+class BoundTransitions:
+    """Gathers transitions: rows ``t`` and ``t+1`` as one window of the packed matrix.
+
+    Args:
+        dataset: where the rows are.
+        device: where batches go.
+    """
 
     reward_rule = "recorded"
 
     def __init__(self, dataset: OfflineDataset, device: torch.device) -> None:
         layout = dataset.columns.layout
-        self.device = device
-        self.step_rows = dataset.step_rows
+        self.dataset, self.device = dataset, device
         self.observation_shape = layout.observation_shape
-        self.rows = _place(dataset.columns.rows, device)
+        self.rows = place(dataset.columns.rows, device)
         cuts = layout.slices
         observation, desired = cuts["observations"].stop, cuts["desired_goals"]
         # Row t and its successor are neighbours in memory: one strided window holds both.
@@ -191,7 +196,7 @@ class _BoundTransitions:
         self.widths = [observation, cuts["rewards"].start - observation, 1, 1]
         self.widths += [desired.start - sum(self.widths), desired.stop - desired.start, observation]
         self.integers = {
-            name: _place(column, device) for name, column in dataset.columns.integers.items()
+            name: place(column, device) for name, column in dataset.columns.integers.items()
         }
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
@@ -200,22 +205,24 @@ class _BoundTransitions:
 
     def draw_rows(self, batch_size: int, rng: np.random.Generator) -> Rows:
         """Draw rows that hold a transition."""
-        return self.step_rows.take(rng.integers(0, len(self.step_rows), size=batch_size))
+        step_rows = self.dataset.step_rows  # made on first use: not every sampler draws here
+        return step_rows.take(rng.integers(0, len(step_rows), size=batch_size))
 
-    def gather(self, rows: Rows) -> Batch:
-        """Return the recorded transitions of these rows."""
-        window = self.select(self.windows, rows)
+    def gather(self, rows: Rows, padding: Rows | None = None) -> Batch:
+        """Return the recorded transitions of these rows, zeros at the positions ``padding``."""
+        window = self.select(self.windows, rows, padding)
         observations, actions, rewards, terminated, _, goals, following = window.split_with_sizes(
             self.widths, dim=1
         )
         if "observations" in self.integers:
             table = self.integers["observations"]
-            observations, following = self.select(table, rows), self.select(table, rows + 1)
+            observations = self.select(table, rows, padding)
+            following = self.select(table, rows + 1, padding)
         elif len(self.observation_shape) != 1:
             shape = (-1, *self.observation_shape)
             observations, following = observations.reshape(shape), following.reshape(shape)
         if "actions" in self.integers:
-            actions = self.select(self.integers["actions"], rows)
+            actions = self.select(self.integers["actions"], rows, padding)
         return Batch(
             observations=observations,
             actions=actions,
@@ -226,16 +233,19 @@ class _BoundTransitions:
             actor_goals=goals,
         )
 
-    def select(self, table: Tensor, rows: Rows) -> Tensor:
+    def select(self, table: Tensor, rows: Rows, padding: Rows | None = None) -> Tensor:
         """Gather rows of a table and move them to the device."""
         index = torch.from_numpy(rows)
         if table.is_cuda:
             index = index.to(table.device, non_blocking=True)
         chosen = table.index_select(0, index)
+        if padding is not None and len(padding):
+            # Not a product with a mask: that would keep NaN.
+            chosen.index_fill_(0, torch.from_numpy(padding).to(table.device), 0)
         return chosen if chosen.device == self.device else chosen.to(self.device)
 
 
-class _BoundGoals(_BoundTransitions):
+class _BoundGoals(BoundTransitions):
     """Draws goals and judges the transitions by them."""
 
     def __init__(
@@ -248,17 +258,22 @@ class _BoundGoals(_BoundTransitions):
     ) -> None:
         super().__init__(dataset, device)
         # Row and episode end of each transition side by side, so that one access fetches both.
-        pairs = (dataset.step_rows, dataset.episode_end[dataset.step_rows])
         narrow = np.int32 if dataset.num_rows < 2**31 else np.int64
-        self.steps = np.stack(pairs, axis=1, dtype=narrow, casting="same_kind")
+        self.steps = np.empty((dataset.num_steps, 2), narrow)
+        self.steps[:, 0] = dataset.step_rows
+        self.steps[:, 1] = np.repeat(
+            dataset.columns.episode_ends.astype(narrow), dataset.columns.lengths
+        )
         self.value = GoalLaw(spec.value, spec.future, spec.support, discount, dataset)
         self.actor = GoalLaw(spec.actor, spec.actor_future, spec.support, discount, dataset)
-        self.achieved = dataset.achieved_goals
-        assert self.achieved is not None  # the caller checked goal_dim
+        assert dataset.achieved_goals is not None  # the caller checked goal_dim
+        # As a plain array: indexing a memmap would make every batch one.
+        self.achieved = np.asarray(dataset.achieved_goals)
         self.goal_table = self._goal_table(dataset)
         self.reward_rule = spec.reward
         if spec.reward == "auto":
-            self.reward_rule = "index" if dataset.goal_is_observation else "env"
+            ogbench = dataset.metadata.get("goal") in ("observation", "oracle")
+            self.reward_rule = "index" if ogbench or dataset.goal_is_observation else "env"
         if self.reward_rule == "env":
             self.compute_reward, self.compute_terminated = _judges(goal_env, self.achieved)
         logger.info("Goal rewards are judged by the %r rule.", self.reward_rule)
@@ -290,12 +305,11 @@ class _BoundGoals(_BoundTransitions):
 
     def _ask_env(self, rows: Rows, value: Rows) -> tuple[Array, Array]:
         """Reward and termination that the environment gives for reaching row ``t+1``."""
-        assert self.achieved is not None
         reached, goals = self.achieved[rows + 1], self.achieved[value]
         return self.compute_reward(reached, goals), self.compute_terminated(reached, goals)
 
 
-def _place(array: Array, device: torch.device) -> Tensor:
+def place(array: Array, device: torch.device) -> Tensor:
     """Return a table as tensor, on the device when it takes at most half of its free memory."""
     tensor = torch.from_numpy(array)
     if device.type != "cuda" or tensor.nbytes > torch.cuda.mem_get_info(device)[0] // 2:

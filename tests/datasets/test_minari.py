@@ -11,8 +11,9 @@ import pytest
 from gymnasium import spaces
 from minari.namespace import list_local_namespaces
 
-from gcrl_gym.datasets import OfflineDataset, write_minari
+from gcrl_gym.datasets import GoalSampler, OfflineDataset, TransitionSampler, write_minari
 from gcrl_gym.datasets.catalog import list_datasets
+from gcrl_gym.datasets.sequences import SequenceSampler
 from gcrl_gym.errors import UserError
 
 from .conftest import GOAL_SPACE, OBSERVATION, random_episode
@@ -126,6 +127,11 @@ def test_recorded_datasets_equal_minaris_iteration(
     shutil.copytree(real_data / "minari" / name, folder)
     loaded = assert_equals_minari(minari.MinariDataset(folder / "data"))
     assert (loaded.num_steps, loaded.goal_dim) == (steps, goal_dim)
+    assert not loaded.state_only
+    for spec in (TransitionSampler(), GoalSampler(reward="index"), SequenceSampler(20)):
+        batch = spec.bind(loaded).sample(32, np.random.default_rng(0))
+        assert batch.goals.shape[-1] == goal_dim
+        assert all(value.isfinite().all() for value in (batch.observations, batch.rewards))
 
 
 def test_sources_of_from_minari(minari_root):
