@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -279,6 +280,52 @@ def test_data_convert(here):
     assert "exists" in again
     text = here("data", "list", "--data-dir", str(OGBENCH_FILE.parent)).stdout
     assert "puzzle-3x3-play-val-v0" in text
+
+
+def test_data_convert_says_what_it_did(here):
+    file = str(ROOT / "tests" / "data" / "d4rl" / "hopper_medium-v2.hdf5")
+    text = here("data", "convert", file).stdout
+    assert text.startswith("d4rl/hopper-medium-v2: ")
+    for word in ("sha256", "NOT the official file", "reward sum", "largest state jump", "dropped"):
+        assert word in text
+    assert "official: False" in here("data", "show", "d4rl/hopper-medium-v2").stdout
+    wrong = here("data", "convert", file, "--id", "d4rl/nothing-v2", expect=2).stderr
+    assert "d4rl/nothing-v2" in wrong
+
+
+def test_data_check_and_repair(home, here):
+    import h5py
+
+    source = ROOT / "tests" / "data" / "d4rl" / "door-v0_demos_clipped.hdf5"
+    path = home / source.name
+    shutil.copy(source, path)
+    assert "sound" in here("data", "check", str(path)).stdout
+    with h5py.File(path, "r+") as file:
+        file["observations"][20, 3] = np.nan
+    found = here("data", "check", str(path), "--repair", expect=1).stdout
+    assert "observations holds NaN or infinity in row 20" in found
+    repaired = home / "door-v0_demos_clipped.repaired.hdf5"
+    with h5py.File(repaired) as file, h5py.File(source) as original:
+        assert np.isfinite(file["observations"][()]).all()
+        first = int(np.argmax(original["timeouts"][()] > 0)) + 1
+        np.testing.assert_array_equal(file["actions"][()], original["actions"][first:])
+        assert file["timeouts"][-1]
+    text = here("data", "convert", str(repaired), "--id", "d4rl/door-human-v0").stdout
+    assert text.startswith("d4rl/door-human-v0")
+    assert "sound" in here("data", "check", "d4rl/door-human-v0").stdout
+
+
+def test_data_check_fails_with_status_1(here):
+    assert "sound" in here("data", "check", "test/walks-v0", "--env", "gcrl/Nav2D-v0").stdout
+    flags = ["--env", "gcrl/Nav2DDiscrete-v0"]
+    assert (
+        "defect: actions is Box" in here("data", "check", "test/walks-v0", *flags, expect=1).stdout
+    )
+    assert "Unknown dataset" in here("data", "check", "nothing/here-v0", expect=1).stderr
+    assert (
+        "Unknown environment"
+        in here("data", "check", "test/walks-v0", "--env", "gcrl/Nav3D-v0", expect=1).stderr
+    )
 
 
 def test_doctor(home):

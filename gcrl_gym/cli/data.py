@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from gcrl_gym.cli.data_check import Check, check
 from gcrl_gym.cli.parsing import DataDir, parse, subcommand
 from gcrl_gym.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from minari import MinariDataset
 
+    from gcrl_gym.datasets.sources import Source
+
 COMMANDS = {
     "list": "List the datasets that load by their id.",
     "show": "Describe a dataset.",
     "convert": "Convert a source file to Minari.",
     "collect": "Record episodes of a policy as a new dataset.",
+    "check": "Look for defects in a file or dataset.",
 }
 
 
@@ -49,6 +53,10 @@ class Convert:
     source: Annotated[
         str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help="file, or id of the dataset")
     ]
+    id: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="ID", help="what to make of the file; by default told by its name"),
+    ] = None
     data_dir: DataDir = None
 
 
@@ -77,6 +85,7 @@ def run(arguments: list[str]) -> None:
         "show": (Show, show_one),
         "convert": (Convert, convert),
         "collect": (Collect, collect_episodes),
+        "check": (Check, check),
     }[name]
     action(parse(kind, rest, f"gcrl data {name}"))  # type: ignore[operator]
 
@@ -121,11 +130,22 @@ def convert(options: Convert) -> None:
             raise UserError(f"No file {path}; give a file, or the id of a dataset.")
         _announce(load_dataset(options.source, options.data_dir))
         return
-    names = {source.file(id): (source, id) for source in sources() for id in source.ids()}
-    if path.name not in names:
-        hint = nearest(path.name, filter(None, names))
-        raise UserError(f"{path.name} is not the official name of a known source file.{hint}")
-    source, dataset_id = names[path.name]
+    made: dict[str, tuple[Source, str]] = {}
+    for source in sources():
+        for id in source.ids():
+            made.setdefault(source.file(id) or "", (source, id))  # plain ids come before variants
+            if id == options.id:
+                _announce(source.make(id, path))
+                return
+    if options.id is not None:
+        raise UserError(f"No dataset {options.id!r} is made from a file; see gcrl data list --all.")
+    if path.name not in made:
+        hint = nearest(path.name, made)
+        raise UserError(
+            f"{path.name} is not the official name of a known source file.{hint} Say what it is "
+            "with --id."
+        )
+    source, dataset_id = made[path.name]
     _announce(source.make(dataset_id, path))
 
 
@@ -179,7 +199,12 @@ def _roll_out(options: Collect) -> MinariDataset:
 
 
 def _announce(dataset: MinariDataset) -> None:
+    from gcrl_gym.datasets.report import ConversionReport
+
     print(
         f"{dataset.id}: {dataset.total_episodes} episodes, {dataset.total_steps} steps",
         file=sys.stdout,
     )
+    report = dataset.storage.metadata.get("report")
+    if report is not None:
+        print(ConversionReport(**report))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -10,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from gcrl_gym.datasets.columns import Array
+from gcrl_gym.errors import UserError
 from gcrl_gym.progress import with_progress
 
 if TYPE_CHECKING:
@@ -128,3 +131,72 @@ def _width_defects(
         or ours.shape != theirs.shape
         or isinstance(ours, spaces.Discrete) != isinstance(theirs, spaces.Discrete)
     ]
+
+
+def check_file(path: Path, env: gym.Env[Any, Any] | None = None) -> tuple[str, list[str]]:
+    """Check a source file: OGBench's npz, D4RL's HDF5, or a CSV table.
+
+    Args:
+        path: the file; D4RL's families and OGBench's environments are told by the official name.
+        env: environment whose observation and action widths it must have.
+
+    Returns:
+        What the file holds, and its defects, one sentence each.
+
+    Raises:
+        UserError: a kind of file that is not known.
+    """
+    readers = {".npz": _npz_facts, ".hdf5": _hdf5_facts, ".h5": _hdf5_facts, ".csv": _csv_facts}
+    if path.suffix not in readers:
+        raise UserError(
+            f"{path} is none of {', '.join(readers)}; give such a file, or the id of a dataset."
+        )
+    try:
+        facts = readers[path.suffix](path)
+    except UserError as error:
+        return "", [str(error)]
+    found = list(facts.defects)
+    if env is not None:
+        found += _width_defects(_box(facts.observations), _box(facts.actions), env)
+    text = f"{facts.episodes} episodes, {len(facts.observations)} rows"
+    return text, found
+
+
+@dataclass(frozen=True)
+class _Facts:
+    observations: Array
+    actions: Array
+    episodes: int
+    defects: tuple[str, ...] = ()
+
+
+def _npz_facts(path: Path) -> _Facts:
+    from gcrl_gym.datasets.ogbench_reader import read_npz
+
+    arrays = read_npz(path)
+    return _Facts(arrays["observations"], arrays["actions"], int(arrays["terminals"].sum()))
+
+
+def _hdf5_facts(path: Path) -> _Facts:
+    from gcrl_gym.datasets.d4rl_catalog import entry_of_file
+    from gcrl_gym.datasets.d4rl_io import episode_bounds
+    from gcrl_gym.datasets.d4rl_reader import read_d4rl
+
+    arrays = read_d4rl(path)
+    bounds = episode_bounds(path, entry_of_file(path), arrays)
+    count = len(bounds.stops) + (bounds.tail < len(arrays.rewards))  # an open tail is one too
+    return _Facts(arrays.observations, arrays.actions, count, bounds.repaired)
+
+
+def _csv_facts(path: Path) -> _Facts:
+    from gcrl_gym.datasets.offline_dataset import OfflineDataset
+
+    data = OfflineDataset.from_csv(path)
+    return _Facts(data.observations, data.actions, data.num_episodes)
+
+
+def _box(column: Array) -> spaces.Space[Any]:
+    """Space with the shape of a column; of whole numbers, one each: Discrete."""
+    if column.ndim == 1:
+        return spaces.Discrete(int(column.max()) + 1)
+    return spaces.Box(-np.inf, np.inf, column.shape[1:], np.float32)

@@ -120,23 +120,99 @@ def repair_rows(
     return {name: array[keep] for name, array in kept.items()}, ends[keep], done
 
 
-def repair_npz(path: Path, required: tuple[str, ...]) -> tuple[Path, list[str]]:
-    """Write a repaired copy of an OGBench file beside it.
+def repair_file(path: Path) -> tuple[Path, list[str]]:
+    """Write a repaired copy of a source file beside it, ``<name>.repaired.<suffix>``.
+
+    Returns:
+        The copy and one sentence per repair.
 
     Raises:
-        UserError: a file that cannot be read at all, or without the required keys.
+        UserError: a file that cannot be read at all, lacks a needed key, or has nothing sound.
     """
+    repairs = {".npz": repair_npz, ".hdf5": repair_hdf5, ".h5": repair_hdf5}
+    if path.suffix not in repairs:
+        raise UserError(f"{path} cannot be repaired; only {', '.join(repairs)} files can.")
+    return repairs[path.suffix](path)
+
+
+def repair_npz(path: Path) -> tuple[Path, list[str]]:
+    """Repair an OGBench file; see `repair_file`."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive}
     except Exception as error:
         raise UserError(f"{path} cannot be repaired: {error}; download it again.") from error
-    missing = sorted(set(required) - set(arrays))
-    if missing:
-        raise UserError(f"{path} cannot be repaired: it has no {missing}; download it again.")
+    _require(path, arrays, ("observations", "actions", "terminals"))
     fixed, ends, done = repair_rows(arrays, lambda rows: rows["terminals"] > 0)
     fixed["terminals"] = ends.astype(arrays["terminals"].dtype)
     target = repaired_name(path)
     with atomic_write(target) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **fixed)  # type: ignore[arg-type]
     return target, done
+
+
+def repair_hdf5(path: Path) -> tuple[Path, list[str]]:
+    """Repair a D4RL file; see `repair_file`. Ends are also put where the state jumps."""
+    import h5py
+
+    from gcrl_gym.datasets.d4rl_catalog import entry_of_file
+    from gcrl_gym.datasets.episode_bounds import find_bounds
+
+    family = entry_of_file(path).family
+    try:
+        with h5py.File(path, "r") as file:
+            arrays = _row_arrays(file)
+    except Exception as error:
+        raise UserError(f"{path} cannot be repaired: {error}; download it again.") from error
+    _require(path, arrays, ("observations", "actions", "rewards", "terminals"))
+    notes: list[str] = []
+
+    def find_ends(rows: Mapping[str, Array]) -> Mask:
+        never = np.zeros(len(rows["rewards"]), bool)
+        flags = {key: rows[key].reshape(-1) > 0 for key in family.ends if key in rows}
+        bounds = find_bounds(
+            flags.get("terminals", never),
+            flags.get("timeouts", never),
+            _jumps(rows["observations"], family.positions),
+        )
+        notes.extend(bounds.repaired)
+        never[bounds.stops - 1] = True
+        return never
+
+    fixed, ends, done = repair_rows(arrays, find_ends)
+    terminals = fixed["terminals"].reshape(-1) > 0 if "terminals" in family.ends else ~ends
+    timeouts = arrays.get("timeouts", fixed["terminals"])
+    fixed["timeouts"] = (ends & ~terminals).astype(timeouts.dtype)
+    target = repaired_name(path)
+    with atomic_write(target) as temporary, h5py.File(temporary, "w") as file:
+        for name, array in fixed.items():
+            file.create_dataset(name, data=array, compression="gzip")
+    return target, [*notes, *done]
+
+
+def _jumps(observations: Array, positions: int) -> Mask:
+    """Find jumps between finite rows; a bad value is no reset."""
+    from gcrl_gym.datasets.episode_bounds import state_jumps
+
+    finite = np.asarray(np.isfinite(observations).all(axis=1))
+    follows = np.append(finite[1:], False)
+    jumps: Mask = state_jumps(np.nan_to_num(observations), positions) & finite & follows
+    return jumps
+
+
+def _row_arrays(file: Any) -> dict[str, Array]:
+    """Arrays of an HDF5 file with a row per step, by path; weights of policies are none."""
+    found: dict[str, Array] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if hasattr(item, "shape") and item.ndim > 0 and not name.startswith("metadata/"):
+            found[name] = item[()]
+
+    file.visititems(visit)
+    return found
+
+
+def _require(path: Path, arrays: Mapping[str, Array], keys: tuple[str, ...]) -> None:
+    missing = sorted(set(keys) - set(arrays))
+    if missing:
+        raise UserError(f"{path} cannot be repaired: it has no {missing}; download it again.")

@@ -187,7 +187,7 @@ class _Training:
 
 def origin(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return what of a dataset's metadata tells whether a score may stand beside published ones."""
-    keys = ("dataset_id", "source", "source_file", "source_sha256", "official", "evaluation_note")
+    keys = ("dataset_id", "source", "source_file", "source_sha256", "official", "evaluation")
     return {key: metadata[key] for key in keys if key in metadata}
 
 
@@ -210,8 +210,8 @@ def results_table(results: dict[str, Any]) -> Table:
     known = results.get("dataset", {})
     if known.get("official") is False:
         table.caption = f"{table.caption}\nSTAND-IN DATA: not the official file"
-    if "evaluation_note" in known:
-        table.caption = f"{table.caption}\n{known['evaluation_note']}"
+    if "evaluation" in known:
+        table.caption = f"{table.caption}\n{known['evaluation']}"
     return table
 
 

@@ -5,6 +5,7 @@ The entry points of the environment specs that are stored with converted D4RL da
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -48,6 +49,7 @@ _LAYOUTS = {
 }
 _GOAL_CELLS = {"umaze": (1, 1), "medium": (6, 6), "large": (7, 9)}
 _ANT_START, _ANT_UMAZE_GOAL = (1, 1), (3, 1)
+_MAZES = {"antmaze": "AntMaze_UMaze-v5", "maze2d": "PointMaze_UMaze-v3"}
 
 
 class D4RLMaze(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -61,8 +63,9 @@ class D4RLMaze(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         env: the maze, laid out so that its coordinates differ from the data's by a shift only.
         shift: added to x and y of the maze, ``(2,)``.
         goal: of evaluation, in the coordinates of the data, ``(2,)``.
-        spread: the goal of an episode is ``goal`` plus a draw from the sum of uniform numbers
-            between 0 and each of these; for maze2d between minus and plus.
+        cells: the maze's own ``goal_cell`` and, where episodes start in one, ``reset_cell``.
+        spread: the goal of an episode is ``goal`` plus, in x and in y, a uniform number between 0
+            and each of these.
         goals: Dict observations (observation, achieved and desired goal) instead of flat ones.
         dense: the dense reward.
         ant: antmaze instead of maze2d.
@@ -71,17 +74,19 @@ class D4RLMaze(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(
         self,
         env: gym.Env[Any, Any],
+        *,
         shift: Floats,
         goal: Floats,
+        cells: dict[str, Any],
         spread: tuple[float, ...],
-        *,
         goals: bool,
         dense: bool,
         ant: bool,
     ) -> None:
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
-        self._shift, self._base, self._spread = shift, goal, spread
+        self._maze: Any = env.unwrapped
+        self._shift, self._base, self._cells, self._spread = shift, goal, cells, spread
         self._goals, self._dense, self._ant = goals, dense, ant
         self._goal = goal.copy()
         width = 2 + _BODY_COLUMNS if ant else 4
@@ -94,23 +99,20 @@ class D4RLMaze(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode: antmaze in D4RL's start cell, maze2d anywhere."""
-        maze: Any = self.env.unwrapped
-        cells: dict[str, Any] = {} if options is None else dict(options)
-        _, info = self.env.reset(seed=seed, options={**self._cells(), **cells})
-        low = 0.0 if self._ant else -1.0
-        noise = sum(maze.np_random.uniform(low, 1.0, 2) * size for size in self._spread)
-        self._goal = self._base + noise
-        maze.goal = self._goal - self._shift
-        maze.update_target_site_pos()
+        """Start an episode: antmaze in D4RL's start cell, maze2d in any; options are not used."""
+        _, info = self.env.reset(seed=seed, options=self._cells)
+        noise = [self._maze.np_random.uniform(0.0, size, 2) for size in self._spread]
+        self._goal = self._base + np.sum(noise, axis=0) if noise else self._base.copy()
+        self._maze.goal = self._goal - self._shift
+        self._maze.update_target_site_pos()  # of the rendered marker
         state = self._state()
-        return self._observation(state), {**info, **self._info(state)}
+        return self._observation(state), {**info, **self._success(state)}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step."""
         _, _, _, truncated, info = self.env.step(action)
         state = self._state()
-        success = self._info(state)
+        success = self._success(state)
         reward = float(self.compute_reward(state[:2], self._goal))
         terminated = self._ant and bool(success["is_success"])
         return self._observation(state), reward, terminated, truncated, {**info, **success}
@@ -125,19 +127,166 @@ class D4RLMaze(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         distance = np.linalg.norm(np.asarray(achieved) - np.asarray(desired), axis=-1)
         return (distance <= _RADIUS) & self._ant
 
-    def _cells(self) -> dict[str, Any]:
-        """Where to start, as the maze's reset takes it."""
-        maze: Any = self.env.unwrapped
-        xy = maze.maze.cell_xy_to_rowcol
-        cells = {"goal_cell": xy(self._base - self._shift)}
-        if self._ant:
-            start = _ant_start(self._shift)
-            cells["reset_cell"] = xy(start)
-        return cells
-
     def _state(self) -> Floats:
         """Positions and velocities, in the coordinates of the data."""
-        data = (self.env.unwrapped.ant_env if self._ant else self.env.unwrapped.point_env).data  # type: ignore[attr-defined]
+        data = (self._maze.ant_env if self._ant else self._maze.point_env).data
         state: Floats = np.concatenate([data.qpos, data.qvel])
         state[:2] += self._shift
         return state
+
+    def _success(self, state: Floats) -> dict[str, Any]:
+        near = bool(np.linalg.norm(state[:2] - self._goal) <= _RADIUS)
+        return {"success": float(near), "is_success": near, "goal": self._goal.copy()}
+
+    def _observation(self, state: Floats) -> Any:
+        flat = state.astype(np.float32)
+        if not self._goals:
+            return flat
+        goal = self._goal.astype(np.float32)
+        return {"observation": flat, "achieved_goal": flat[:2].copy(), "desired_goal": goal}
+
+
+class AntForces(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Ant-v5 with the 111 numbers of D4RL's ant: the forces on 14 bodies instead of on 13.
+
+    Gymnasium leaves out the world, on which the forces are always 0. Versions of MuJoCo from the
+    time of D4RL recorded no contact forces at all, hence the option to show zeros.
+
+    Args:
+        env: Ant-v5.
+        contact_forces: whether forces are shown, or zeros.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], contact_forces: bool) -> None:
+        RecordConstructorArgs.__init__(self, contact_forces=contact_forces)
+        super().__init__(env)
+        self._forces = contact_forces
+        width = _BODY_COLUMNS + _FORCE_COLUMNS
+        self.observation_space = spaces.Box(-np.inf, np.inf, (width,), np.float64)
+
+    def observation(self, observation: Any) -> Floats:
+        """Return the body's state and the forces, world first."""
+        wide = np.zeros(_BODY_COLUMNS + _FORCE_COLUMNS)
+        wide[:_BODY_COLUMNS] = observation[:_BODY_COLUMNS]
+        if self._forces:
+            forces = observation[_BODY_COLUMNS:]
+            wide[-len(forces) :] = forces
+        return wide
+
+
+def make_ant_env(
+    contact_forces: bool, render_mode: str | None = None, **kwargs: Any
+) -> gym.Env[Any, Any]:
+    """Make Ant-v5 with D4RL's observations.
+
+    Args:
+        contact_forces: see `AntForces`.
+        render_mode: passed on.
+        **kwargs: passed on.
+    """
+    env = gym.make("Ant-v5", max_episode_steps=-1, render_mode=render_mode, **kwargs)
+    return AntForces(env, contact_forces)
+
+
+def make_adroit_env(
+    env_id: str, render_mode: str | None = None, **kwargs: Any
+) -> gym.Env[Any, Any]:
+    """Make a hand environment of Gymnasium-Robotics.
+
+    Args:
+        env_id: such as ``AdroitHandDoor-v1``.
+        render_mode: passed on.
+        **kwargs: passed on.
+
+    Raises:
+        UserError: Gymnasium-Robotics is not installed, or has no such environment.
+    """
+    return _robotics(env_id, render_mode, **kwargs)
+
+
+def make_maze_env(
+    family: Literal["antmaze", "maze2d"],
+    size: str,
+    *,
+    frame: Literal["d4rl", "robotics"] = "d4rl",
+    goals: bool = False,
+    dense: bool = False,
+    render_mode: str | None = None,
+    **kwargs: Any,
+) -> D4RLMaze:
+    """Make a maze of Gymnasium-Robotics with D4RL's layout, goal and observations.
+
+    Args:
+        family: which body.
+        size: ``umaze``, ``medium`` or ``large``.
+        frame: whose coordinates: D4RL's, which begin at a corner, or those of data recorded with
+            Gymnasium-Robotics, which are centred. They differ by mirroring, so the maze itself is
+            laid out anew: a shift is all that is left to do.
+        goals: Dict observations with goals.
+        dense: the dense reward, ``exp(-distance)``.
+        render_mode: passed on.
+        **kwargs: passed on.
+
+    Raises:
+        UserError: Gymnasium-Robotics is not installed, or an unknown size.
+    """
+    if size not in _LAYOUTS:
+        raise UserError(f"Unknown maze {size!r}; choose one of {', '.join(_LAYOUTS)}.")
+    ant = family == "antmaze"
+    cell = _ANT_UMAZE_GOAL if ant and size == "umaze" else _GOAL_CELLS[size]
+    walls = np.array([[int(tile == "#") for tile in row] for row in _LAYOUTS[size]])
+    shift = np.zeros(2)
+    start, target = _ANT_START, cell
+    if frame == "d4rl":
+        walls, shift, start, target = _as_d4rl(walls, start, target, ant)
+    env = _robotics(_MAZES[family], render_mode, maze_map=walls.tolist(), **kwargs)
+    maze: Any = env.unwrapped
+    maze.position_noise_range = 0.025 if ant else 0.1  # of a cell: 0.1 in both, as in D4RL
+    goal = maze.maze.cell_rowcol_to_xy(target) + shift
+    if frame == "d4rl" and not ant:
+        goal = np.array(cell, np.float64)  # D4RL counts cells, whose middle is at -0.2
+    cells = {"goal_cell": target, **({"reset_cell": start} if ant else {})}
+    spread = (1.0, 0.5) if ant and frame == "d4rl" else ()
+    return D4RLMaze(
+        env, shift=shift, goal=goal, cells=cells, spread=spread, goals=goals, dense=dense, ant=ant
+    )
+
+
+def _as_d4rl(
+    walls: NDArray[Any], start: tuple[int, int], target: tuple[int, int], ant: bool
+) -> tuple[NDArray[Any], Floats, tuple[int, int], tuple[int, int]]:
+    """Lay a maze out so that Gymnasium-Robotics' axes run as D4RL's do.
+
+    ::
+
+        Robotics            x = column - middle      y = middle - row
+        D4RL antmaze        x = 4 (column - 1)       y = 4 (row - 1)       rows upside down
+        D4RL maze2d         x = row - 0.2            y = column - 0.2      transposed as well
+
+    Returns:
+        The walls, the shift of x and y, and the start and target cells in the new layout.
+    """
+    rows, columns = walls.shape
+    if ant:
+        middle = np.array([columns, rows]) / 2
+        flipped = [(rows - 1 - i, j) for i, j in (start, target)]
+        return walls[::-1], 4.0 * (middle - 1.5), flipped[0], flipped[1]
+    middle = np.array([rows, columns]) / 2
+    turned = [(columns - 1 - j, i) for i, j in (start, target)]
+    return walls.T[::-1], middle - 0.7, turned[0], turned[1]
+
+
+def _robotics(env_id: str, render_mode: str | None, **kwargs: Any) -> gym.Env[Any, Any]:
+    """Make an environment of Gymnasium-Robotics without its time limit; the spec has D4RL's."""
+    try:
+        robotics = importlib.import_module("gymnasium_robotics")
+    except ImportError as error:
+        raise UserError(
+            f"Environment {env_id!r} needs Gymnasium-Robotics: pip install 'gcrl-gym[robotics]'."
+        ) from error
+    gym.register_envs(robotics)
+    if env_id not in gym.registry:
+        raise UserError(
+            f"Gymnasium-Robotics has no environment {env_id!r}.{nearest(env_id, gym.registry)}"
+        )
+    return gym.make(env_id, max_episode_steps=-1, render_mode=render_mode, **kwargs)

@@ -9,13 +9,12 @@ from gymnasium import spaces
 from gcrl_gym.datasets import write_minari
 from gcrl_gym.datasets.check import check_minari
 from gcrl_gym.datasets.ogbench_io import convert_ogbench
-from gcrl_gym.datasets.repair import repair_minari, repair_npz
+from gcrl_gym.datasets.repair import repair_file, repair_minari
 from gcrl_gym.errors import UserError
 from tests.datasets.conftest import EXCERPTS, OBSERVATION, random_episode
 
 BOX = spaces.Box(-1, 1, (2,), np.float32)
 NPZ = EXCERPTS / "ogbench" / "pointmaze-medium-stitch-v0.npz"
-REQUIRED = ("observations", "actions", "terminals")
 
 
 def test_minari_keeps_the_sound_episodes(minari_root):
@@ -66,7 +65,7 @@ def test_npz_loses_bad_episodes_only(tmp_path, minari_root):
     with pytest.raises(UserError, match="NaN"):
         convert_ogbench(path)
     before = path.read_bytes()
-    repaired, done = repair_npz(path, REQUIRED)
+    repaired, done = repair_file(path)
     assert repaired.name == "pointmaze-medium-stitch-v0.repaired.npz"
     assert path.read_bytes() == before
     assert "observations" in done[0]
@@ -81,7 +80,7 @@ def test_npz_loses_bad_episodes_only(tmp_path, minari_root):
 
 def test_npz_with_a_short_key_and_no_last_end(tmp_path, minari_root):
     path, arrays = damaged_copy(tmp_path, actions=lambda array: array[:-7])
-    repaired, done = repair_npz(path, REQUIRED)
+    repaired, done = repair_file(path)
     assert "cut to" in done[0]
     assert "marked as the end" in done[1]
     with np.load(repaired) as archive:
@@ -93,8 +92,8 @@ def test_npz_with_a_short_key_and_no_last_end(tmp_path, minari_root):
 def test_nothing_to_save(tmp_path, minari_root):
     path, _ = damaged_copy(tmp_path, observations=lambda array: np.full_like(array, np.nan))
     with pytest.raises(UserError, match="No episode is sound"):
-        repair_npz(path, REQUIRED)
+        repair_file(path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match=r"cannot be repaired.*download"):
-        repair_npz(path, REQUIRED)
+        repair_file(path)
     assert [file.name for file in tmp_path.glob("*.npz")] == [path.name]

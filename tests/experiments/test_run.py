@@ -204,7 +204,7 @@ def test_stand_in_data_is_marked(dataset_id, minari_root, tmp_path, monkeypatch)
 
     own = shutil.copytree(minari_root, tmp_path / "minari")  # the other tests share the original
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(own))
-    marks = {"official": False, "source_file": "a.hdf5", "evaluation_note": "in another version"}
+    marks = {"official": False, "source_file": "a.hdf5", "evaluation": "in another version"}
     minari.load_dataset(dataset_id).storage.update_metadata(marks)
     result = train(spec_for(dataset_id, video_episodes=0, steps=20), tmp_path, progress_bar=False)
     stored = json.loads((result.folder / "results.json").read_text())["dataset"]
