@@ -1,21 +1,17 @@
 """D4RL files: transitions equal D4RL's own functions', and damage is one clear error."""
 
 import hashlib
-import re
 import shutil
-import sys
 
 import h5py
 import numpy as np
 import pytest
 
 import gcrl_gym
-from gcrl_gym.datasets import OfflineDataset, make_env
-from gcrl_gym.datasets.d4rl_catalog import CHECKSUMS, FAMILIES, dataset_ids, entry_of
-from gcrl_gym.datasets.d4rl_io import SOURCE, convert_d4rl
-from gcrl_gym.datasets.d4rl_reader import read_d4rl
+from gcrl_gym.datasets import OfflineDataset
+from gcrl_gym.datasets.d4rl_catalog import FAMILIES
+from gcrl_gym.datasets.d4rl_io import convert_d4rl
 from gcrl_gym.errors import UserError
-from gcrl_gym.evaluation import stored_references
 
 from .conftest import EXCERPTS
 
@@ -346,110 +342,6 @@ def test_episodes_of_one_row_are_dropped(minari_root, tmp_path):
     assert "1 episodes of a single row (first: 101)" in str(dataset.storage.metadata["report"])
 
 
-# --------------------------------------------------------------------------------- finding files
-
-
-def test_ids_files_and_addresses():
-    ids = dataset_ids()
-    assert len(ids) == len(set(ids)) == 4 * (5 + 6 + 6) + 2 * 6 + 2 * 12 + 3 + 24
-    assert {"d4rl/ant-full-replay-v1", "d4rl/maze2d-large-dense-goal-v1"} <= set(ids)
-    assert "d4rl/hopper-full-replay-v0" not in ids
-    files = [entry_of(name).file for name in ids if not entry_of(name).goals]
-    assert len(files) == len(set(files))
-    assert set(CHECKSUMS) <= set(files)
-    for name, file, folder in (
-        ("hopper-medium-replay-v0", "hopper_mixed.hdf5", "gym_mujoco"),
-        ("walker2d-medium-replay-v0", "walker_mixed.hdf5", "gym_mujoco"),
-        ("walker2d-medium-expert-v2", "walker2d_medium_expert-v2.hdf5", "gym_mujoco_v2"),
-        ("pen-cloned-v0", "pen-demos-v0-bc-combined.hdf5", "hand_dapg"),
-        ("pen-cloned-v1", "pen-cloned-v1.hdf5", "hand_dapg_v1"),
-        ("maze2d-umaze-v1", "maze2d-umaze-sparse-v1.hdf5", "maze2d"),
-        ("maze2d-umaze-dense-v1", "maze2d-umaze-dense-v1.hdf5", "maze2d"),
-    ):
-        assert SOURCE.file(f"d4rl/{name}") == file
-        url = f"http://rail.eecs.berkeley.edu/datasets/offline_rl/{folder}/{file}"
-        remote = SOURCE.remote(f"d4rl/{name}")
-        assert remote.urls == (url, f"https://web.archive.org/web/2id_/{url}")
-    remote = SOURCE.remote("d4rl/hopper-medium-v2")
-    assert remote.size == 152756557
-    assert remote.sha256.startswith("5bdf1bc4a713")
-    assert SOURCE.remote("d4rl/maze2d-umaze-v1").sha256 is None
-
-
-@pytest.mark.parametrize("name", IDS)
-def test_load_dataset_finds_the_file(minari_root, tmp_path, name):
-    (tmp_path / "d4rl").mkdir()
-    shutil.copy(IDS[name], tmp_path / "d4rl")
-    assert gcrl_gym.load_dataset(name, data_dir=tmp_path).id == name
-
-
-def test_the_official_file_is_known_by_its_checksum(minari_root, monkeypatch):
-    checksum = hashlib.sha256(MEDIUM.read_bytes()).hexdigest()
-    monkeypatch.setitem(CHECKSUMS, MEDIUM.name, (1, checksum))
-    assert convert_d4rl(MEDIUM).storage.metadata["official"] is True
-
-
-def test_unknown_names(minari_root, tmp_path):
-    path = shutil.copy(MEDIUM, tmp_path / "mine.hdf5")
-    with pytest.raises(UserError, match=r"no file of D4RL is named 'mine\.hdf5'"):
-        convert_d4rl(path)
-    assert convert_d4rl(path, "d4rl/hopper-medium-v2").total_episodes == 3
-    with pytest.raises(UserError, match="Did you mean 'd4rl/hopper-medium-v2'"):
-        convert_d4rl(path, "d4rl/hoper-medium-v2")
-
-
-def test_hopper_is_evaluated_in_gymnasium(minari_root):
-    pytest.importorskip("mujoco")
-    dataset = convert_d4rl(MEDIUM)
-    for env in (dataset.recover_environment(), make_env(dataset)):
-        assert env.spec.id == "Hopper-v5"
-        assert env.reset(seed=0)[0].shape == dataset.observation_space.shape
-        assert env.action_space == dataset.action_space
-        env.close()
-
-
-@pytest.mark.parametrize("goals", [False, True])
-@pytest.mark.parametrize("path", [MAZE, ANT, DOOR], ids=lambda path: path.stem)
-def test_robotics_environments_have_the_datas_layout(minari_root, path, goals):
-    pytest.importorskip("gymnasium_robotics")
-    if path == DOOR and goals:
-        pytest.skip("door has no goals")
-    dataset = convert_d4rl(path, goals=goals)
-    env = make_env(dataset)
-    observation, _ = env.reset(seed=0)
-    assert env.spec.max_episode_steps == dataset.storage.metadata["horizon"]
-    assert stored_references(dataset.storage.metadata, env) is not None
-    if goals:
-        for key, space in dataset.observation_space.items():
-            assert observation[key].shape == space.shape
-    else:
-        assert observation.shape == dataset.observation_space.shape
-    env.close()
-
-
-@pytest.mark.parametrize(("shift", "frame"), [(0, "robotics"), (100, "d4rl")])
-def test_frame_of_maze_coordinates(minari_root, tmp_path, shift, frame):
-    raw = read_all(MAZE)
-    raw["observations"][:, :2] += shift
-    dataset = convert_d4rl(edit(shutil.copy(MAZE, tmp_path), raw))
-    assert dataset.env_spec.kwargs["frame"] == frame
-
-
-@pytest.mark.parametrize("forces", [True, False])
-def test_ant_shows_forces_as_the_data_do(minari_root, tmp_path, forces):
-    path = synthetic(tmp_path / "ant_random-v2.hdf5", "ant", 50, ends=[], timeouts=at(50, 49))
-    observations = read_all(path)["observations"]
-    observations[:, 27:] *= forces
-    dataset = convert_d4rl(edit(path, {"observations": observations}))
-    assert dataset.env_spec.kwargs == {"contact_forces": forces}
-
-
-def test_missing_robotics_is_one_sentence(minari_root, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)
-    with pytest.raises(UserError, match=r"pip install 'gcrl-gym\[robotics\]'"):
-        make_env(convert_d4rl(MAZE))
-
-
 # -------------------------------------------------------------------------------------- full files
 
 
@@ -477,113 +369,3 @@ def test_full_files(minari_root, real_data, name, episodes, steps, terminated):
 @pytest.mark.parametrize("path", [REPLAY, MEDIUM, DOOR], ids=lambda path: path.stem)
 def test_full_files_equal_d4rls(minari_root, real_data, path):
     compare_with_d4rl(real_data / "d4rl" / path.name)
-
-
-# --------------------------------------------------------------------------------------- bad input
-
-
-def changed(**changes):
-    def damage(path):
-        raw = read_all(path)
-        edit(path, {key: change(raw[key]) for key, change in changes.items()})
-
-    return damage
-
-
-def put(index, value):
-    def change(array):
-        array = array.copy()
-        array[index] = value
-        return array
-
-    return change
-
-
-def shortened(rows):
-    return lambda path: edit(
-        path, {key: a[:rows] for key, a in read_all(path).items() if not key.startswith("meta")}
-    )
-
-
-def no_ends(path):
-    raw = {key: array[:100] for key, array in read_all(path).items() if array.shape}
-    edit(path, raw | {"terminals": np.zeros(100, bool), "timeouts": np.zeros(100, bool)})
-
-
-def make_group(path):
-    with h5py.File(path, "a") as file:
-        del file["actions"]
-        file.create_group("actions")
-
-
-def make_objects(path):
-    with h5py.File(path, "a") as file:
-        del file["rewards"]
-        file.create_dataset("rewards", (500,), h5py.string_dtype())
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-    """Change bytes in the middle of the compressed observations."""
-    with h5py.File(path) as file:
-        info = file["observations"].id.get_chunk_info(0)
-    content = bytearray(path.read_bytes())
-    for offset in range(20, 60):
-        content[info.byte_offset + offset] ^= 0xFF
-    path.write_bytes(bytes(content))
-
-
-DAMAGES = {
-    "missing": (lambda path: path.unlink(), "does not exist"),
-    "cut": (cut, "is damaged or incomplete"),
-    "flipped bits": (flip, "is damaged or incomplete at 'observations'"),
-    "html": (lambda path: path.write_text("<!DOCTYPE html>"), "is a web page"),
-    "lfs": (lambda path: path.write_text("version https://git-lfs"), "is a Git LFS pointer"),
-    "empty": (lambda path: path.write_bytes(b""), "is empty"),
-    "other": (lambda path: path.write_bytes(b"PK\x03\x04"), "no HDF5 signature"),
-    "no key": (changed(rewards=lambda a: None), r"has no \['rewards'\]; it holds"),
-    "group": (make_group, "actions is a group"),
-    "objects": (make_objects, "rewards has dtype object"),
-    "no rows": (shortened(0), "observations has 0 rows"),
-    "one row": (shortened(1), "observations has 1 row;"),
-    "lengths": (changed(actions=lambda a: a[:-1]), r"actions has shape \(499, 3\)"),
-    "flag lengths": (changed(timeouts=lambda a: a[:-1]), r"timeouts has shape \(499,\)"),
-    "infos lengths": (changed(**{"infos/qpos": lambda a: a[:-1]}), "infos/qpos has shape"),
-    "flat": (changed(observations=lambda a: a[:, 0]), r"observations has shape \(500,\)"),
-    "integers": (changed(actions=lambda a: a.astype(int)), "actions has dtype int64"),
-    "nan": (changed(observations=put((7, 1), np.nan)), "observations holds NaN or .* in row 7"),
-    "inf": (changed(rewards=put(9, np.inf)), "rewards holds NaN or infinity in row 9"),
-    "nan next": (changed(next_observations=put(8, np.nan)), "next_observations holds NaN .* row 8"),
-    "width": (changed(actions=lambda a: a[:, :2]), "actions is 2 wide, but hopper has 3"),
-    "states": (changed(next_observations=lambda a: a[:, :2]), "next_observations has shape"),
-    "shifted": (changed(next_observations=lambda a: a[::-1]), "row 0 is not the observation of"),
-    "no ends": (no_ends, "so no episode ends; set timeouts to 1"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_one_clear_error_and_leaves_nothing(minari_root, tmp_path, damage):
-    path = tmp_path / REPLAY.name
-    shutil.copy(REPLAY, path)
-    change, message = DAMAGES[damage]
-    change(path)
-    with pytest.raises(UserError, match=message) as caught:
-        convert_d4rl(path)
-    text = str(caught.value)
-    assert path.name in text
-    assert "\n" not in re.sub(r"\(.*\)", "", text)
-    assert list(minari_root.rglob("*")) == []
-
-
-def test_optional_keys_may_be_missing(tmp_path):
-    path = tmp_path / MEDIUM.name
-    shutil.copy(MEDIUM, path)
-    optional = {key: None for key in read_all(path) if "/" in key}
-    arrays = read_d4rl(edit(path, {**optional, "timeouts": None, "next_observations": None}))
-    assert arrays.timeouts is arrays.next_observations is None
-    assert arrays.infos == {}
-    assert arrays.unread == ()
-    assert arrays.terminals.dtype == bool

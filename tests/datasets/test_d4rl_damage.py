@@ -1,0 +1,125 @@
+"""Damaged D4RL files are one clear error each and leave nothing behind."""
+
+import re
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from gcrl_gym.datasets.d4rl_io import convert_d4rl
+from gcrl_gym.datasets.d4rl_reader import read_d4rl
+from gcrl_gym.errors import UserError
+from tests.datasets.test_d4rl import (
+    MEDIUM,
+    REPLAY,
+    edit,
+    read_all,
+)
+
+
+def changed(**changes):
+    def damage(path):
+        raw = read_all(path)
+        edit(path, {key: change(raw[key]) for key, change in changes.items()})
+
+    return damage
+
+
+def put(index, value):
+    def change(array):
+        array = array.copy()
+        array[index] = value
+        return array
+
+    return change
+
+
+def shortened(rows):
+    return lambda path: edit(
+        path, {key: a[:rows] for key, a in read_all(path).items() if not key.startswith("meta")}
+    )
+
+
+def no_ends(path):
+    raw = {key: array[:100] for key, array in read_all(path).items() if array.shape}
+    edit(path, raw | {"terminals": np.zeros(100, bool), "timeouts": np.zeros(100, bool)})
+
+
+def make_group(path):
+    with h5py.File(path, "a") as file:
+        del file["actions"]
+        file.create_group("actions")
+
+
+def make_objects(path):
+    with h5py.File(path, "a") as file:
+        del file["rewards"]
+        file.create_dataset("rewards", (500,), h5py.string_dtype())
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    """Change bytes in the middle of the compressed observations."""
+    with h5py.File(path) as file:
+        info = file["observations"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    for offset in range(20, 60):
+        content[info.byte_offset + offset] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+DAMAGES = {
+    "missing": (lambda path: path.unlink(), "does not exist"),
+    "cut": (cut, "is damaged or incomplete"),
+    "flipped bits": (flip, "is damaged or incomplete at 'observations'"),
+    "html": (lambda path: path.write_text("<!DOCTYPE html>"), "is a web page"),
+    "lfs": (lambda path: path.write_text("version https://git-lfs"), "is a Git LFS pointer"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
+    "other": (lambda path: path.write_bytes(b"PK\x03\x04"), "no HDF5 signature"),
+    "no key": (changed(rewards=lambda a: None), r"has no \['rewards'\]; it holds"),
+    "group": (make_group, "actions is a group"),
+    "objects": (make_objects, "rewards has dtype object"),
+    "no rows": (shortened(0), "observations has 0 rows"),
+    "one row": (shortened(1), "observations has 1 row;"),
+    "lengths": (changed(actions=lambda a: a[:-1]), r"actions has shape \(499, 3\)"),
+    "flag lengths": (changed(timeouts=lambda a: a[:-1]), r"timeouts has shape \(499,\)"),
+    "infos lengths": (changed(**{"infos/qpos": lambda a: a[:-1]}), "infos/qpos has shape"),
+    "flat": (changed(observations=lambda a: a[:, 0]), r"observations has shape \(500,\)"),
+    "integers": (changed(actions=lambda a: a.astype(int)), "actions has dtype int64"),
+    "nan": (changed(observations=put((7, 1), np.nan)), "observations holds NaN or .* in row 7"),
+    "inf": (changed(rewards=put(9, np.inf)), "rewards holds NaN or infinity in row 9"),
+    "nan next": (changed(next_observations=put(8, np.nan)), "next_observations holds NaN .* row 8"),
+    "width": (changed(actions=lambda a: a[:, :2]), "actions is 2 wide, but hopper has 3"),
+    "states": (changed(next_observations=lambda a: a[:, :2]), "next_observations has shape"),
+    "shifted": (changed(next_observations=lambda a: a[::-1]), "row 0 is not the observation of"),
+    "no ends": (no_ends, "so no episode ends; set timeouts to 1"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_one_clear_error_and_leaves_nothing(minari_root, tmp_path, damage):
+    path = tmp_path / REPLAY.name
+    shutil.copy(REPLAY, path)
+    change, message = DAMAGES[damage]
+    change(path)
+    with pytest.raises(UserError, match=message) as caught:
+        convert_d4rl(path)
+    text = str(caught.value)
+    assert path.name in text
+    assert "\n" not in re.sub(r"\(.*\)", "", text)
+    assert list(minari_root.rglob("*")) == []
+
+
+def test_optional_keys_may_be_missing(tmp_path):
+    path = tmp_path / MEDIUM.name
+    shutil.copy(MEDIUM, path)
+    optional = {key: None for key in read_all(path) if "/" in key}
+    arrays = read_d4rl(edit(path, {**optional, "timeouts": None, "next_observations": None}))
+    assert arrays.timeouts is arrays.next_observations is None
+    assert arrays.infos == {}
+    assert arrays.unread == ()
+    assert arrays.terminals.dtype == bool
