@@ -88,7 +88,9 @@ class EvaluationResult:
         caption = f"{what}; {self.episodes_per_task} episodes per task, seed {self.seed}"
         table = Table(caption=caption, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.add_column("actor", no_wrap=True)
-        for name in ["all ↑", *map(str, tasks), "return ↑", "steps ↓", "dist ↓"]:
+        scored = self.success_rate is None and self.normalized_score is not None
+        middle = ["return ↑", *(["score ↑"] if scored else [])]
+        for name in ["all ↑", *map(str, tasks), *middle, "steps ↓", "dist ↓"]:
             table.add_column(name, justify="right")
         for row in self.per_actor:
             table.add_row(
@@ -96,6 +98,7 @@ class EvaluationResult:
                 _percent(row["success_rate"]),
                 *(_percent(row["per_task"][task]["success_rate"]) for task in tasks),
                 _number(row["mean_return"], 2),
+                *([_number(row["normalized_score"], 1)] if scored else []),
                 _number(row["mean_steps_to_goal"], 1),
                 _number(row["mean_final_distance"], 2),
             )

@@ -203,6 +203,8 @@ def test_environment_without_tasks_or_success():
     assert result.success_rate is None
     assert result.mean_return > 400
     assert result.normalized_score == pytest.approx(result.mean_return / 10)
+    assert "score ↑" in str(result)
+    assert f" {result.normalized_score:.1f} " in str(result)
     assert result.per_task["default"]["mean_final_distance"] is None
 
 
