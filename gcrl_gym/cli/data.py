@@ -16,6 +16,7 @@ from gcrl_gym.errors import UserError, nearest
 if TYPE_CHECKING:
     from minari import MinariDataset
 
+    from gcrl_gym.datasets.catalog import DatasetRow
     from gcrl_gym.datasets.sources import Source
 
 COMMANDS = {
@@ -24,6 +25,7 @@ COMMANDS = {
     "convert": "Convert a source file to Minari.",
     "collect": "Record episodes of a policy as a new dataset.",
     "check": "Look for defects in a file or dataset.",
+    "download": "Download the source file of a dataset.",
 }
 
 
@@ -77,6 +79,18 @@ class Collect:
     """seed of everything random"""
 
 
+@dataclass
+class Download:
+    """Download the source file of a dataset, without converting it, and print its path."""
+
+    id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ID", help="dataset id")]
+    data_dir: DataDir = None
+    accept_other_bytes: bool = False
+    """warn, instead of failing, where size or checksum are not the published ones"""
+    offline: bool = False
+    """say what would be downloaded from where, and use no network"""
+
+
 def run(arguments: list[str]) -> None:
     """Run the subcommand named first."""
     name, rest = subcommand(arguments, COMMANDS, "gcrl data")
@@ -86,6 +100,7 @@ def run(arguments: list[str]) -> None:
         "convert": (Convert, convert),
         "collect": (Collect, collect_episodes),
         "check": (Check, check),
+        "download": (Download, download),
     }[name]
     action(parse(kind, rest, f"gcrl data {name}"))  # type: ignore[operator]
 
@@ -99,11 +114,35 @@ def show_list(options: List) -> None:
     width = max((len(row.id) for row in shown), default=0)
     for row in shown:
         size = "" if row.size is None else f"{row.size:,.1f} MB"
-        state = "local" if row.local else "made on first use" if row.available else "needs its file"
-        print(f"{row.id:<{width}}  {row.source:<10} {size:>12}  {state}")
+        print(f"{row.id:<{width}}  {row.source:<10} {size:>12}  {_state(row)}")
     hidden = len(rows) - len(shown)
     if hidden:
-        print(f"{hidden} more need their source file (--all shows them, --data-dir finds files).")
+        loadable = sum(row.downloadable for row in rows)
+        print(
+            f"{hidden} more need their source file (--all shows them, --data-dir finds files); "
+            f"{loadable} of them can be downloaded."
+        )
+
+
+def _state(row: DatasetRow) -> str:
+    if row.local:
+        return "local"
+    if row.available:
+        return "made on first use"
+    return "can be downloaded" if row.downloadable else "needs its file"
+
+
+def download(options: Download) -> None:
+    """Download one file and print where it is."""
+    from gcrl_gym.datasets.catalog import fetch_file
+
+    path = fetch_file(
+        options.id,
+        options.data_dir,
+        offline=options.offline or None,
+        accept_other_bytes=options.accept_other_bytes,
+    )
+    print(path)
 
 
 def show_one(options: Show) -> None:

@@ -24,9 +24,11 @@ class DatasetRow:
     Args:
         id: dataset id.
         source: where it comes from.
-        size: megabytes of the local dataset or its source file, None when there is neither.
+        size: megabytes of the local dataset or its source file (as published, where it is not
+            here), None when unknown.
         local: whether the Minari dataset exists on this machine.
-        available: whether `load_dataset` can give it now.
+        available: whether `load_dataset` can give it now, without a download.
+        downloadable: whether its source file can be downloaded.
     """
 
     id: str
@@ -34,39 +36,75 @@ class DatasetRow:
     size: float | None
     local: bool
     available: bool
+    downloadable: bool = False
 
 
 def load_dataset(id: str, data_dir: str | Path | None = None) -> MinariDataset:
-    """Return the Minari dataset of an id, generating or converting it on first use.
+    """Return the Minari dataset of an id; generated, or downloaded and converted on first use.
+
+    A source file that is not in the folders searched is downloaded, where it is published.
 
     Args:
-        id: ``gcrl/...`` (generated), ``ogbench/...`` (converted from OGBench's file), or the id of
-            any local Minari dataset.
+        id: ``gcrl/...`` (generated), ``ogbench/...`` or ``d4rl/...`` (converted from the published
+            file), or the id of any local Minari dataset.
         data_dir: folder searched for source files, with its sub-folders ``ogbench`` and ``d4rl``;
-            ``$GCRL_DATA_DIR`` when None.
+            ``$GCRL_DATA_DIR`` when None. ``~/.gcrl_gym/data`` is searched after it.
 
     Raises:
         UserError: an unknown id (naming the nearest), or a source file that is not there (naming
-            it and the folders searched).
+            it and the folders searched) and cannot be downloaded (saying why).
     """
     local = _minari_root() / id
     if (local / "data" / "metadata.json").is_file():
         return open_minari(local)
-    source = next((source for source in sources() if id in source.ids()), None)
-    if source is None:
-        known = [row.id for row in list_datasets(data_dir)]
-        raise UserError(f"Unknown dataset {id!r}.{nearest(id, known)} `gcrl data list` shows all.")
+    source = _source_of(id, data_dir)
+    if source.file(id) is None:
+        return source.make(id, None)
+    return source.make(id, fetch_file(id, data_dir))
+
+
+def fetch_file(
+    id: str,
+    data_dir: str | Path | None = None,
+    *,
+    offline: bool | None = None,
+    accept_other_bytes: bool = False,
+) -> Path:
+    """Return the source file of a dataset, downloading it where it is not in the folders searched.
+
+    Args:
+        id: dataset id.
+        data_dir: folder searched, and downloaded to where it can be written, as `load_dataset`'s.
+        offline: fail instead of downloading; by default where GCRL_OFFLINE is set.
+        accept_other_bytes: warn, instead of failing, where the file is not the published one.
+
+    Raises:
+        UserError: an unknown id, a generated dataset, or a file that cannot be had.
+    """
+    source = _source_of(id, data_dir)
     file = source.file(id)
     if file is None:
-        return source.make(id, None)
+        raise UserError(f"Dataset {id!r} is not made from a file; load_dataset generates it.")
     path = find_file(file, data_dir)
-    if path is None:
-        folders = ", ".join(str(folder) for folder in _search_folders(data_dir)) or "nowhere"
+    if path is not None:
+        return path
+    remote = source.remote(id)
+    if remote is None:
+        folders = ", ".join(str(folder) for folder in _search_folders(data_dir))
         raise UserError(
             f"Dataset {id!r} is made from {file}, which is not found (searched: {folders}); put it "
             "in a folder and name that folder with --data-dir or GCRL_DATA_DIR."
         )
-    return source.make(id, path)
+    from gcrl_gym.datasets.download import download
+
+    return download(
+        remote.urls,
+        _download_folder(id, data_dir) / file,
+        size=remote.size,
+        sha256=remote.sha256,
+        offline=offline,
+        accept_other_bytes=accept_other_bytes,
+    )
 
 
 def make_env(dataset: MinariDataset, render_mode: str | None = None) -> gym.Env[Any, Any]:
@@ -104,21 +142,50 @@ def list_datasets(data_dir: str | Path | None = None) -> list[DatasetRow]:
 def find_file(name: str, data_dir: str | Path | None = None) -> Path | None:
     """Return the first source file of that name in the folders searched."""
     candidates = (folder / name for folder in _search_folders(data_dir))
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if path.exists()), None)
 
 
 def _unmade_row(id: str, source: Source, data_dir: str | Path | None) -> DatasetRow:
     file = source.file(id)
     path = find_file(file, data_dir) if file is not None else None
-    size = None if path is None else round(path.stat().st_size / 1e6, 1)
-    return DatasetRow(id, source.name, size, False, file is None or path is not None)
+    remote = source.remote(id)
+    size = None if remote is None else remote.size
+    if path is not None:
+        size = path.stat().st_size if path.is_file() else None  # the 100M sets are folders
+    megabytes = None if size is None else round(size / 1e6, 1)
+    available = file is None or path is not None
+    return DatasetRow(id, source.name, megabytes, False, available, remote is not None)
+
+
+def _source_of(id: str, data_dir: str | Path | None) -> Source:
+    source = next((source for source in sources() if id in source.ids()), None)
+    if source is None:
+        known = [row.id for row in list_datasets(data_dir)]
+        raise UserError(f"Unknown dataset {id!r}.{nearest(id, known)} `gcrl data list` shows all.")
+    return source
+
+
+def _data_roots(data_dir: str | Path | None) -> list[Path]:
+    given = data_dir or os.environ.get("GCRL_DATA_DIR")
+    roots = [Path(given).expanduser()] if given else []
+    return [*roots, Path.home() / ".gcrl_gym" / "data"]
 
 
 def _search_folders(data_dir: str | Path | None) -> list[Path]:
-    root = data_dir or os.environ.get("GCRL_DATA_DIR")
-    if not root:
-        return []
-    return [Path(root).expanduser() / name for name in ("", "ogbench", "d4rl")]
+    return [root / name for root in _data_roots(data_dir) for name in ("", "ogbench", "d4rl")]
+
+
+def _download_folder(id: str, data_dir: str | Path | None) -> Path:
+    """Sub-folder of the first root that can be written: a shared one is often read-only."""
+    *given, default = _data_roots(data_dir)
+    root = next((root for root in given if _can_be_written(root)), default)
+    namespace = id.partition("/")[0]
+    return root / namespace if namespace in ("ogbench", "d4rl") else root
+
+
+def _can_be_written(folder: Path) -> bool:
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _minari_root() -> Path:

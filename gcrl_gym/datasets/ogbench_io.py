@@ -43,6 +43,7 @@ from gcrl_gym.datasets.ogbench_catalog import (
     parse,
 )
 from gcrl_gym.datasets.ogbench_reader import INFO_KEYS, OGBenchFile, read_file, read_npz
+from gcrl_gym.datasets.ogbench_remote import remote
 from gcrl_gym.datasets.report import ReportBuilder
 from gcrl_gym.datasets.sources import Source
 from gcrl_gym.errors import UserError
@@ -293,5 +294,6 @@ SOURCE = Source(
     ids=dataset_ids,
     file=file_name,
     make=lambda dataset_id, path: convert_ogbench(Path(path or ""), dataset_id),
+    remote=remote,
     cards=CARDS,
 )
