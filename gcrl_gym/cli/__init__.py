@@ -18,7 +18,7 @@ from gcrl_gym.errors import UserError, nearest
 COMMANDS = {
     "quickstart": "Train, evaluate and film POGO on a small maze in a few minutes.",
     "envs": "List the environments.",
-    "data": "List, show, convert and collect datasets.",
+    "data": "List, show, download, convert, check and collect datasets.",
     "train": "Train an agent on a dataset, in a run folder that can be resumed.",
     "eval": "Evaluate a trained agent on all tasks.",
     "record": "Film a trained agent.",
