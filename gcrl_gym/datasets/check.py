@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from gcrl_gym.datasets.columns import Array
+from gcrl_gym.datasets.finite import first_bad_row
 from gcrl_gym.errors import UserError
 from gcrl_gym.progress import with_progress
 
@@ -92,10 +93,9 @@ def _state_only_defects(actions: Array) -> Iterator[str]:
 
 
 def _bad_values(key: str, array: Array) -> Iterator[str]:
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return
-    row = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
-    yield f"{key} holds NaN or infinity at step {row}"
+    row = first_bad_row(array)
+    if row is not None:
+        yield f"{key} holds NaN or infinity at step {row}"
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Array]]:

@@ -37,6 +37,7 @@ from gcrl_gym.datasets.d4rl_catalog import Entry, dataset_ids, entry_of, entry_o
 from gcrl_gym.datasets.d4rl_envs import evaluation_spec
 from gcrl_gym.datasets.d4rl_reader import D4RLArrays, read_d4rl
 from gcrl_gym.datasets.episode_bounds import Bounds, broken_rows, find_bounds, state_jumps
+from gcrl_gym.datasets.finite import require_finite
 from gcrl_gym.datasets.minari_io import versions, write_minari
 from gcrl_gym.datasets.report import ReportBuilder
 from gcrl_gym.datasets.scores import reference_scores
@@ -179,9 +180,7 @@ def _check_fits(path: Path, entry: Entry, arrays: D4RLArrays) -> None:
             f"{path}: infos/goal is {found}; expected floats of shape (N, 2), which "
             f"{entry.dataset_id!r} is made from: convert without goals."
         )
-    if not np.isfinite(goal).all():
-        row = int(np.argmin(np.isfinite(goal).all(axis=1)))
-        raise UserError(f"{path}: infos/goal holds NaN or infinity in row {row}; repair that row.")
+    require_finite(path, "infos/goal", goal)
 
 
 def _check_next(path: Path, broken: Array) -> None:

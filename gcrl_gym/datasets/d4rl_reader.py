@@ -20,13 +20,13 @@ import numpy as np
 
 from gcrl_gym.datasets.columns import Array
 from gcrl_gym.datasets.episode_bounds import Flags
+from gcrl_gym.datasets.finite import require_finite
+from gcrl_gym.datasets.signatures import require
 from gcrl_gym.errors import UserError
 
 _NEEDED = ("observations", "actions", "rewards", "terminals")
 _OPTIONAL = ("timeouts", "next_observations")
 _MATRICES = ("observations", "actions", "next_observations")
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_PIECE = 2**16  # rows checked at a time, so that checks take little memory
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_d4rl(path: Path) -> D4RLArrays:
         UserError: a missing, damaged or foreign file, missing keys, lengths, shapes or dtypes that
             do not fit, NaN or infinity, fewer than two rows; naming key and row.
     """
-    _require_hdf5(path)
+    require(path, ".hdf5")
     arrays, infos, unread = _load(path)
     rows = len(arrays["observations"]) if arrays["observations"].ndim else 0
     if rows < 2:
@@ -73,7 +73,7 @@ def read_d4rl(path: Path) -> D4RLArrays:
         )
     for key, array in arrays.items():
         arrays[key] = _shaped(path, key, array, rows)
-        _check_finite(path, key, arrays[key])
+        require_finite(path, key, arrays[key])
     for key, array in infos.items():
         if array.ndim == 0 or len(array) != rows:
             raise UserError(
@@ -99,27 +99,6 @@ def read_d4rl(path: Path) -> D4RLArrays:
         infos,
         unread,
     )
-
-
-def _require_hdf5(path: Path) -> None:
-    """Check that there is a file that begins as HDF5 does."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; put D4RL's HDF5 file there.")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error}); check its permissions.") from error
-    if head.startswith(_SIGNATURE):
-        return
-    what, fix = "not an HDF5 file (it has no HDF5 signature)", "download it again"
-    if not head:
-        what = "empty"
-    elif head.startswith(b"version https://git-lfs"):
-        what, fix = "a Git LFS pointer, not the data", "run git lfs pull, or download it again"
-    elif head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        what = "a web page (HTML), not an HDF5 file"
-    raise UserError(f"{path} is {what}; {fix}.")
 
 
 def _load(path: Path) -> tuple[dict[str, Array], dict[str, Array], tuple[str, ...]]:
@@ -184,15 +163,3 @@ def _shaped(path: Path, key: str, array: Array, rows: int) -> Array:
     if not fits or len(array) != rows:
         raise UserError(f"{path}: {key} has shape {array.shape}; expected {expected}.")
     return array if key in _MATRICES else array.reshape(rows)
-
-
-def _check_finite(path: Path, key: str, array: Array) -> None:
-    if array.dtype.kind != "f":
-        return
-    for start in range(0, len(array), _PIECE):
-        finite = np.isfinite(array[start : start + _PIECE])
-        if not finite.all():
-            row = start + int(np.argmin(finite.reshape(len(finite), -1).all(axis=1)))
-            raise UserError(
-                f"{path}: {key} holds NaN or infinity in row {row}; repair or download it again."
-            )

@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from gcrl_gym.datasets.columns import Array
+from gcrl_gym.datasets.finite import require_finite
+from gcrl_gym.datasets.signatures import require
 from gcrl_gym.errors import UserError
 
 INFO_KEYS = ("qpos", "qvel", "button_states")
@@ -73,7 +75,7 @@ def read_file(path: Path) -> OGBenchFile:
             do not fit, NaN or infinity, episodes without an end or with a single row, next
             observations that are not the next row; naming key and row.
     """
-    _require_npz(path)
+    require(path, ".npz")
     arrays, unknown = _load(path)
     _check_shapes(path, arrays)
     arrays["terminals"] = _as_flags(path, "terminals", arrays["terminals"])
@@ -84,7 +86,7 @@ def read_file(path: Path) -> OGBenchFile:
     if arrays["actions"].dtype.kind in "iu":
         arrays["actions"] = arrays["actions"].astype(np.int64, copy=False)
     for key, array in arrays.items():
-        _check_finite(path, key, array)
+        require_finite(path, key, array)
     _check_last_row(path, arrays["terminals"])
     regular = "next_observations" in arrays
     if regular:
@@ -93,27 +95,6 @@ def read_file(path: Path) -> OGBenchFile:
         _take_valids(path, arrays)
     _check_episodes(path, arrays["terminals"])
     return OGBenchFile(path.name, arrays, regular, unknown)
-
-
-def _require_npz(path: Path) -> None:
-    """Check that there is a file that begins as a zip archive does."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; put OGBench's npz file there.")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error}); check its permissions.") from error
-    if head[:4] == b"PK\x03\x04":
-        return
-    what, fix = "not an npz file (it has no zip signature)", "download it again"
-    if not head:
-        what = "empty"
-    elif head.startswith(b"version https://git-lfs"):
-        what, fix = "a Git LFS pointer, not the data", "run git lfs pull, or download it again"
-    elif head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        what = "a web page (HTML), not an npz file"
-    raise UserError(f"{path} is {what}; {fix}.")
 
 
 def _load(path: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
@@ -187,18 +168,6 @@ def _as_flags(path: Path, key: str, array: Array) -> Array:
         )
     flags: Array = array != 0
     return flags
-
-
-def _check_finite(path: Path, key: str, array: Array) -> None:
-    if array.dtype.kind != "f":
-        return
-    for start in range(0, len(array), _PIECE):
-        finite = np.isfinite(array[start : start + _PIECE])
-        if not finite.all():
-            row = start + int(np.argmin(finite.reshape(len(finite), -1).all(axis=1)))
-            raise UserError(
-                f"{path}: {key} holds NaN or infinity in row {row}; repair or download it again."
-            )
 
 
 def _check_last_row(path: Path, terminals: Array) -> None:

@@ -7,6 +7,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from gcrl_gym.errors import UserError
+
+_LFS = b"version https://git-lfs"
 HEAD_BYTES = 1024
 """Leading bytes by which `looks_like` tells a page or pointer."""
 
@@ -48,12 +51,12 @@ def looks_like(head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         return "an empty file"
-    if text.startswith((b"<!doctype html", b"<html")) or b"<html" in text:
+    if text.startswith((b"<!doctype", b"<html")) or b"<html" in text:
         title = re.search(rb"<title[^>]*>([^<]{1,80})", head, re.IGNORECASE)
         named = f" ({title[1].decode('utf-8', 'replace').strip()!r})" if title else ""
-        return f"an HTML page{named}"
-    if text.startswith(b"version https://git-lfs"):
-        return "a Git-LFS pointer (the server does not hold the file itself)"
+        return f"a web page (HTML){named}"
+    if text.startswith(_LFS):
+        return "a Git LFS pointer without the data"
     if text.startswith(b"<?xml"):
         return "an XML message"
     if text.startswith((b"{", b"[")):
@@ -62,6 +65,30 @@ def looks_like(head: bytes) -> str:
         if head.startswith(kind.signature):
             return kind.name
     return f"something that begins with {head[:8]!r}"
+
+
+def require(path: Path, suffix: str) -> None:
+    """Check that there is a file, and that it begins as those of a format do.
+
+    Args:
+        path: the file, whatever its name.
+        suffix: the format, by its usual ending, e.g. ".npz".
+
+    Raises:
+        UserError: there is none, it cannot be read, or it is something else.
+    """
+    kind = _BY_SUFFIX[suffix]
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; put {kind.name} there.")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error}); check its permissions.") from error
+    if head.startswith(kind.signature):
+        return
+    fix = "run git lfs pull, or download it again" if head.startswith(_LFS) else "download it again"
+    raise UserError(f"{path} is {looks_like(head)}, not {kind.name}; {fix}.")
 
 
 def damage(path: Path, name: str | None = None) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 from gcrl_gym.datasets.d4rl_io import convert_d4rl
 from gcrl_gym.datasets.d4rl_reader import read_d4rl
 from gcrl_gym.errors import UserError
+from tests.datasets.damage import FOREIGN, put
 from tests.datasets.test_d4rl import (
     MEDIUM,
     REPLAY,
@@ -24,15 +25,6 @@ def changed(**changes):
         edit(path, {key: change(raw[key]) for key, change in changes.items()})
 
     return damage
-
-
-def put(index, value):
-    def change(array):
-        array = array.copy()
-        array[index] = value
-        return array
-
-    return change
 
 
 def shortened(rows):
@@ -58,10 +50,6 @@ def make_objects(path):
         file.create_dataset("rewards", (500,), h5py.string_dtype())
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
 def flip(path):
     """Change bytes in the middle of the compressed observations."""
     with h5py.File(path) as file:
@@ -73,13 +61,9 @@ def flip(path):
 
 
 DAMAGES = {
-    "missing": (lambda path: path.unlink(), "does not exist"),
-    "cut": (cut, "is damaged or incomplete"),
+    **FOREIGN,
     "flipped bits": (flip, "is damaged or incomplete at 'observations'"),
-    "html": (lambda path: path.write_text("<!DOCTYPE html>"), "is a web page"),
-    "lfs": (lambda path: path.write_text("version https://git-lfs"), "is a Git LFS pointer"),
-    "empty": (lambda path: path.write_bytes(b""), "is empty"),
-    "other": (lambda path: path.write_bytes(b"PK\x03\x04"), "no HDF5 signature"),
+    "zip": (lambda path: path.write_bytes(b"PK\x03\x04"), "is a zip file, not an HDF5 file"),
     "no key": (changed(rewards=lambda a: None), r"has no \['rewards'\]; it holds"),
     "group": (make_group, "actions is a group"),
     "objects": (make_objects, "rewards has dtype object"),

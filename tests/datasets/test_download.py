@@ -134,13 +134,13 @@ def test_one_mirror_goes_on_for_another(server, tmp_path, monkeypatch):
 
 def test_an_error_page_does_not_cost_the_part(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ATTEMPTS", 1)
-    with pytest.raises(UserError, match=r"connection.*HTML page.*bytes are kept"):
+    with pytest.raises(UserError, match=r"connection.*a web page \(HTML\).*bytes are kept"):
         fetch(server, tmp_path, "dies", "page", "disguised", "forbidden", sha256=SHA256)
     assert fetch(server, tmp_path, "good", sha256=SHA256).read_bytes() == CONTENT
     assert server.log[-1][1] is not None
 
 
-@pytest.mark.parametrize(("way", "reason"), [("pointer", "a Git-LFS pointer"), ("empty", "empty")])
+@pytest.mark.parametrize(("way", "reason"), [("pointer", "a Git LFS pointer"), ("empty", "empty")])
 def test_what_is_no_dataset(server, tmp_path, way, reason):
     for name in ("file.npz", "file.hdf5"):
         with pytest.raises(UserError, match=reason):
@@ -250,8 +250,8 @@ def test_all_reasons_are_named(server, tmp_path):
     for reason in (
         "403",
         "404",
-        "gives an HTML page, not a NumPy npz file",
-        "an HTML page ('Sign in'), not",
+        "gives a web page (HTML), not a NumPy npz file",
+        "a web page (HTML) ('Sign in'), not",
         "redirects",
     ):
         assert reason in text

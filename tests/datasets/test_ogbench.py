@@ -22,6 +22,7 @@ from gcrl_gym.datasets.ogbench_io import (
 from gcrl_gym.errors import UserError
 
 from .conftest import EXCERPTS
+from .damage import FOREIGN, put
 
 STITCH = EXCERPTS / "ogbench" / "pointmaze-medium-stitch-v0.npz"
 PUZZLE = EXCERPTS / "ogbench" / "puzzle-3x3-play-v0-val.npz"
@@ -192,19 +193,6 @@ def changed(**changes):
     return damage
 
 
-def put(index, value):
-    def change(array):
-        array = array.copy()
-        array[index] = value
-        return array
-
-    return change
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
 def flip(path):
     content = bytearray(path.read_bytes())
     content[3000] ^= 0xFF
@@ -241,13 +229,8 @@ def wider(array):
 
 
 DAMAGES = {
-    "missing": (lambda path: path.unlink(), "does not exist"),
-    "cut": (cut, "is damaged or incomplete"),
+    **FOREIGN,
     "flipped bit": (flip, "is damaged or incomplete"),
-    "html": (lambda path: path.write_text("<!DOCTYPE html>"), "is a web page"),
-    "lfs": (lambda path: path.write_text("version https://git-lfs.."), "is a Git LFS pointer"),
-    "text": (lambda path: path.write_text("hello"), "no zip signature"),
-    "empty": (lambda path: path.write_bytes(b""), "is empty; download it again"),
     "no key": (changed(actions=lambda a: None), r"has no \['actions'\]; it holds"),
     "lengths": (changed(actions=lambda a: a[:-1]), r"actions has shape \(1004, 2\)"),
     "info lengths": (changed(qvel=lambda a: a[:-1]), r"qvel has shape"),
