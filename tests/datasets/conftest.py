@@ -8,6 +8,10 @@ import pytest
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
+from gcrl_gym.datasets import download
+
+from .http_server import CONTENT, OTHER, serving
+
 REPOSITORY = Path(__file__).parents[2]
 EXCERPTS = REPOSITORY / "tests" / "data"
 
@@ -62,3 +66,20 @@ def random_episode(space, action_space, steps, rng, **changes):
         "infos": {"step": np.arange(steps + 1)},
     }
     return EpisodeBuffer(**{**values, **changes})
+
+
+@pytest.fixture
+def online(monkeypatch, no_downloads):
+    """Downloads are allowed, wait little and take no proxy."""
+    monkeypatch.delenv("GCRL_OFFLINE")
+    monkeypatch.setattr(download, "BACKOFF", 0.01)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server(online):
+    """A server that misbehaves by address; see http_server.py."""
+    with serving(CONTENT, OTHER) as (server, address):
+        server.address = address
+        yield server

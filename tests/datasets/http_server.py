@@ -1,10 +1,24 @@
 """A real HTTP server that misbehaves in the ways real ones do."""
 
 import contextlib
+import hashlib
+import io
 import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+
+
+def npz(seed):
+    buffer = io.BytesIO()
+    np.savez(buffer, values=np.random.default_rng(seed).integers(256, size=50_000, dtype=np.uint8))
+    return buffer.getvalue()
+
+
+CONTENT, OTHER = npz(0), npz(1)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
