@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
@@ -54,6 +54,8 @@ class EvaluationResult:
             (``"deterministic"`` or ``"sampled"``), the numbers over all tasks, and ``per_task``.
         episodes_per_task: episodes per task, actor and mode.
         seed: the seed they were run with.
+        dataset: what the agent was trained on, as far as its metadata tell: ``official`` is False
+            for a stand-in of the published file, whose scores are not to be compared.
     """
 
     success_rate: float | None
@@ -63,6 +65,7 @@ class EvaluationResult:
     per_actor: list[dict[str, Any]]
     episodes_per_task: int
     seed: int
+    dataset: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; task ids become strings."""
@@ -86,6 +89,10 @@ class EvaluationResult:
         tasks = [task for task in self.per_task if task != "default"]
         what = "success in %" + (f" of all and tasks {tasks[0]} .. {tasks[-1]}" if tasks else "")
         caption = f"{what}; {self.episodes_per_task} episodes per task, seed {self.seed}"
+        if self.dataset.get("official") is False:
+            caption += "\nSTAND-IN DATA: not the official file"
+        if "evaluation" in self.dataset:
+            caption += f"\n{self.dataset['evaluation']}"
         table = Table(caption=caption, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.add_column("actor", no_wrap=True)
         scored = self.success_rate is None and self.normalized_score is not None
@@ -163,6 +170,7 @@ def evaluate(
         per_actor=rows,
         episodes_per_task=episodes_per_task,
         seed=seed,
+        dataset=dict(getattr(agent, "trained_on", {})),
     )
 
 

@@ -61,6 +61,7 @@ def save(agent: OfflineAgent, path: Any) -> None:
         "counters": {"num_timesteps": agent.num_timesteps, "n_updates": agent._n_updates},
         "entropy": agent.generators.entropy,
         "batch_generator": agent.generators.batches.bit_generator.state,
+        "trained_on": agent.trained_on,
         "numerics": dataclasses.asdict(agent.numerics) if agent.numerics else None,
         "learning_rates": {
             name: optimizer.param_groups[0]["lr"] for name, optimizer in agent.optimizers.items()
@@ -156,6 +157,7 @@ def _restore(agent: OfflineAgent, header: dict[str, Any], tensors: dict[str, Ten
     )
     agent.num_timesteps = int(header["counters"]["num_timesteps"])
     agent._n_updates = int(header["counters"]["n_updates"])
+    agent.trained_on = dict(header.get("trained_on", {}))
     if header["numerics"] is not None:
         agent.stored_numerics = Numerics(**header["numerics"])
 

@@ -32,6 +32,7 @@ from gcrl_gym.agents.policy import GoalPolicy
 from gcrl_gym.agents.presets import load_preset
 from gcrl_gym.agents.randomness import Generators
 from gcrl_gym.datasets import OfflineDataset
+from gcrl_gym.datasets.report import origin
 from gcrl_gym.datasets.rewards import RewardTransform, transform_rewards
 from gcrl_gym.datasets.samplers import Batch, TransitionSampler
 from gcrl_gym.errors import UserError
@@ -106,6 +107,7 @@ class OfflineAgent(BaseAlgorithm):
         self.optimizers: dict[str, torch.optim.Adam] = {}
         self.numerics: Numerics | None = None  # of the latest learn()
         self.stored_numerics: Numerics | None = None  # of the archive this agent came from
+        self.trained_on: dict[str, Any] = {}  # where the data came from, for results
         self.dataset: OfflineDataset | None = inputs.resolve_dataset(dataset)
         if env is None:  # SB3's constructor takes the spaces from an env only
             _spaces = _spaces or inputs.dataset_spaces(self.dataset, type(self).__name__)
@@ -194,7 +196,7 @@ class OfflineAgent(BaseAlgorithm):
         resolved = inputs.resolve_dataset(dataset)
         assert resolved is not None
         inputs.check_dataset(resolved, self)
-        self.dataset = resolved
+        self.dataset, self.trained_on = resolved, origin(resolved.metadata)
         goal_env = None if self.env is None else self.env.envs[0].unwrapped  # type: ignore[attr-defined]
         rewarded = transform_rewards(resolved, self.reward_transform)
         self._bound = self.sampler.bind(

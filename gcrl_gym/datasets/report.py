@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -117,3 +117,9 @@ class ReportBuilder:
         step = int(np.argmax(gaps))
         if self._jump is None or gaps[step] > self._jump[0]:
             self._jump = (float(gaps[step]), len(self._lengths), step)
+
+
+def origin(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a dataset's metadata tells whether a score may stand beside published ones."""
+    keys = ("dataset_id", "source", "source_file", "source_sha256", "official", "evaluation")
+    return {key: metadata[key] for key in keys if key in metadata}

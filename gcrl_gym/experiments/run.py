@@ -167,7 +167,7 @@ class _Training:
         if spec.video_episodes:
             _film(agent, self.env, folder / "videos" / "rollout.mp4", spec)
         results = {
-            "dataset": origin(agent.dataset.metadata if agent.dataset else {}),
+            "dataset": agent.trained_on,
             "protocol": {
                 "tasks": [r["task"] for r in block(rows, spec.steps)["per_task"]],
                 "episodes_per_task": spec.eval_episodes,
@@ -185,12 +185,6 @@ class _Training:
         return results
 
 
-def origin(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a dataset's metadata tells whether a score may stand beside published ones."""
-    keys = ("dataset_id", "source", "source_file", "source_sha256", "official", "evaluation")
-    return {key: metadata[key] for key in keys if key in metadata}
-
-
 def results_table(results: dict[str, Any]) -> Table:
     """Return the last evaluation in ``results`` as a table; stand-in data is marked as such."""
     last, protocol = results["last"], results["protocol"]
@@ -198,7 +192,7 @@ def results_table(results: dict[str, Any]) -> Table:
     def by_task(entry: dict[str, Any]) -> dict[str, Any]:
         return entry | {"per_task": {row["task"]: row for row in entry["per_task"]}}
 
-    table = EvaluationResult(
+    return EvaluationResult(
         last["success_rate"],
         last["mean_return"],
         last["normalized_score"],
@@ -206,13 +200,8 @@ def results_table(results: dict[str, Any]) -> Table:
         [by_task(entry) for entry in last["per_actor"]],
         protocol["episodes_per_task"],
         protocol["evaluation_seed"],
+        results.get("dataset", {}),
     ).table()
-    known = results.get("dataset", {})
-    if known.get("official") is False:
-        table.caption = f"{table.caption}\nSTAND-IN DATA: not the official file"
-    if "evaluation" in known:
-        table.caption = f"{table.caption}\n{known['evaluation']}"
-    return table
 
 
 def block(rows: list[dict[str, Any]], step: int) -> dict[str, Any]:

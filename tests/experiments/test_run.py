@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 import gcrl_gym
@@ -17,6 +18,7 @@ from gcrl_gym.agents import load
 from gcrl_gym.callbacks import read_rows
 from gcrl_gym.checkpoint import read_archive
 from gcrl_gym.errors import UserError
+from gcrl_gym.evaluation import evaluate
 from gcrl_gym.experiments.run import block, results_table, train
 from gcrl_gym.experiments.spec import RunSpec
 
@@ -212,6 +214,11 @@ def test_stand_in_data_is_marked(dataset_id, minari_root, tmp_path, monkeypatch)
     caption = str(results_table(result.results).caption)
     assert "STAND-IN DATA" in caption
     assert "in another version" in caption
+    # The agent says so wherever it is evaluated later.
+    agent = load(result.folder / "final_model.zip")
+    later = evaluate(agent, gym.make("gcrl/Nav2D-v0"), episodes_per_task=1, actors="last")
+    assert later.to_dict()["dataset"] == stored
+    assert "STAND-IN DATA" in str(later)
 
 
 def test_block_nests_rows():
