@@ -42,8 +42,9 @@ def evaluation_spec(entry: Entry, observations: Array) -> tuple[EnvSpec | None, 
     if entry.env in _ADROIT:
         keywords: dict[str, Any] = {"env_id": _ADROIT[entry.env]}
         return _spec(entry, "make_adroit_env", keywords), (
-            f"Evaluated in Gymnasium-Robotics' {_ADROIT[entry.env]} (MuJoCo), not in D4RL's "
-            f"{entry.env}-{entry.name[-2:]} (mujoco-py): returns are close, not equal."
+            f"Evaluated in Gymnasium-Robotics' {_ADROIT[entry.env]} (MuJoCo) with D4RL's reward "
+            f"and end, not in D4RL's {entry.env}-{entry.name[-2:]} (mujoco-py): returns are close, "
+            "not equal."
         )
     frame = "d4rl" if observations[:, :2].min() > _MARGIN[entry.env] else "robotics"
     keywords = {

@@ -2,7 +2,8 @@
 
 ``score = 100 * (return - min) / (max - min)``: 0 is a random policy and 100 an expert, as in the
 D4RL paper and in `gcrl_gym.evaluate`; ``d4rl.get_normalized_score`` leaves out the 100. The returns
-are those of ``d4rl/infos.py``, keyed here by environment, since all kinds of data share them.
+are those of ``d4rl/infos.py`` and, for maze2d-eval and maze2d -v0, ``d4rl/pointmaze/__init__.py``,
+keyed here by environment, since all kinds of data share them.
 """
 
 from __future__ import annotations
@@ -29,9 +30,15 @@ REFERENCES: dict[str, tuple[float, float]] = {
     "maze2d-eval-medium-v1": (13.07, 204.93),
     "maze2d-eval-large-v1": (16.4, 302.22),
     "maze2d-open-dense-v0": (11.17817, 27.166538620695782),
+    "maze2d-umaze-dense-v0": (23.249793, 81.78995240126592),
+    "maze2d-medium-dense-v0": (19.47762, 96.03474232952358),
+    "maze2d-large-dense-v0": (27.38831, 215.09965671563742),
     "maze2d-umaze-dense-v1": (68.537689, 193.66285642381482),
     "maze2d-medium-dense-v1": (44.264742, 297.4552547777125),
     "maze2d-large-dense-v1": (30.569041, 303.4857382709002),
+    "maze2d-eval-umaze-dense-v1": (56.95455, 178.21373133248397),
+    "maze2d-eval-medium-dense-v1": (42.28578, 235.5658957482388),
+    "maze2d-eval-large-dense-v1": (56.95455, 326.09647655082637),
     "kitchen": (0.0, 4.0),
     "pen": (96.262799, 3076.8331017826877),
     "hammer": (-274.856578, 12794.134825156867),

@@ -50,6 +50,9 @@ _LAYOUTS = {
 _GOAL_CELLS = {"umaze": (1, 1), "medium": (6, 6), "large": (7, 9)}
 _ANT_START, _ANT_UMAZE_GOAL = (1, 1), (3, 1)
 _MAZES = {"antmaze": "AntMaze_UMaze-v5", "maze2d": "PointMaze_UMaze-v3"}
+_POINT_NOISE = 0.1  # of the start: reach of its position, standard deviation of its velocity
+
+_PEN_HEIGHT, _DROPPED = 26, 0.075  # column of the pen's height; below, D4RL ends the episode
 
 
 class D4RLMaze(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -66,6 +69,8 @@ class D4RLMaze(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         cells: the maze's own ``goal_cell`` and, where episodes start in one, ``reset_cell``.
         spread: the goal of an episode is ``goal`` plus, in x and in y, a uniform number between 0
             and each of these.
+        starts: where the point starts, one of these in the coordinates of the data, ``(N, 2)``,
+            plus noise; None leaves the start to the maze.
         goals: Dict observations (observation, achieved and desired goal) instead of flat ones.
         dense: the dense reward.
         ant: antmaze instead of maze2d.
@@ -79,6 +84,7 @@ class D4RLMaze(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         goal: Floats,
         cells: dict[str, Any],
         spread: tuple[float, ...],
+        starts: Floats | None,
         goals: bool,
         dense: bool,
         ant: bool,
@@ -87,6 +93,7 @@ class D4RLMaze(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         super().__init__(env)
         self._maze: Any = env.unwrapped
         self._shift, self._base, self._cells, self._spread = shift, goal, cells, spread
+        self._starts = starts
         self._goals, self._dense, self._ant = goals, dense, ant
         self._goal = goal.copy()
         width = 2 + _BODY_COLUMNS if ant else 4
@@ -101,6 +108,8 @@ class D4RLMaze(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode: antmaze in D4RL's start cell, maze2d in any; options are not used."""
         _, info = self.env.reset(seed=seed, options=self._cells)
+        if self._starts is not None:
+            self._place_point(self._starts)
         noise = [self._maze.np_random.uniform(0.0, size, 2) for size in self._spread]
         self._goal = self._base + np.sum(noise, axis=0) if noise else self._base.copy()
         self._maze.goal = self._goal - self._shift
@@ -126,6 +135,13 @@ class D4RLMaze(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Return whether an episode terminates at ``achieved``, ``(..., 2)``."""
         distance = np.linalg.norm(np.asarray(achieved) - np.asarray(desired), axis=-1)
         return (distance <= _RADIUS) & self._ant
+
+    def _place_point(self, starts: Floats) -> None:
+        """Start as D4RL's point does: in every free cell, the goal's too, and already moving."""
+        generator = self._maze.np_random
+        start = starts[generator.integers(len(starts))] - self._shift
+        start = start + generator.uniform(-_POINT_NOISE, _POINT_NOISE, 2)
+        self._maze.point_env.set_state(start, generator.normal(0.0, _POINT_NOISE, 2))
 
     def _state(self) -> Floats:
         """Positions and velocities, in the coordinates of the data."""
@@ -174,6 +190,42 @@ class AntForces(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         return wide
 
 
+class D4RLHand(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """A hand of Gymnasium-Robotics with D4RL's reward and end of episodes.
+
+    The -v1 environments of Gymnasium-Robotics add a tenth of the distance from the palm to the
+    handle, hammer or ball to the reward; D4RL (and -v2) subtract it. D4RL ends an episode when the
+    pen is dropped, and Gymnasium-Robotics goes on.
+
+    Args:
+        env: a hand environment with the dense reward.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        name, _, version = env.spec.id.partition("-") if env.spec else ("", "", "")
+        self._task = name.removeprefix("AdroitHand")
+        self._inverted = version == "v1"
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take one step."""
+        state, reward, terminated, truncated, info = self.env.step(action)
+        if self._inverted:
+            reward = float(reward) - 0.2 * self._reach(state)
+        if self._task == "Pen":
+            terminated = bool(state[_PEN_HEIGHT] < _DROPPED)
+        return state, float(reward), terminated, truncated, info
+
+    def _reach(self, state: Floats) -> float:
+        """Distance from the palm to what it shall grasp; 0 for the pen, which lies in the hand."""
+        if self._task == "Door":
+            return float(np.linalg.norm(state[35:38]))
+        if self._task == "Hammer":
+            return float(np.linalg.norm(state[33:36] - state[36:39]))
+        return float(np.linalg.norm(state[30:33])) if self._task == "Relocate" else 0.0
+
+
 def make_ant_env(
     contact_forces: bool, render_mode: str | None = None, **kwargs: Any
 ) -> gym.Env[Any, Any]:
@@ -191,17 +243,17 @@ def make_ant_env(
 def make_adroit_env(
     env_id: str, render_mode: str | None = None, **kwargs: Any
 ) -> gym.Env[Any, Any]:
-    """Make a hand environment of Gymnasium-Robotics.
+    """Make a hand environment of Gymnasium-Robotics with D4RL's reward, see `D4RLHand`.
 
     Args:
-        env_id: such as ``AdroitHandDoor-v1``.
+        env_id: such as ``AdroitHandDoor-v1``; -v2 stands in where -v1 is no longer there.
         render_mode: passed on.
         **kwargs: passed on.
 
     Raises:
         UserError: Gymnasium-Robotics is not installed, or has no such environment.
     """
-    return _robotics(env_id, render_mode, **kwargs)
+    return D4RLHand(_robotics(env_id, render_mode, **kwargs))
 
 
 def make_maze_env(
@@ -247,8 +299,20 @@ def make_maze_env(
         goal = np.array(cell, np.float64)  # D4RL counts cells, whose middle is at -0.2
     cells = {"goal_cell": target, **({"reset_cell": start} if ant else {})}
     spread = (1.0, 0.5) if ant and frame == "d4rl" else ()
+    starts = None
+    if frame == "d4rl" and not ant:
+        tiles = np.array([list(row) for row in _LAYOUTS[size]])
+        starts = np.argwhere(tiles != "#").astype(np.float64)  # counted as the goal is
     return D4RLMaze(
-        env, shift=shift, goal=goal, cells=cells, spread=spread, goals=goals, dense=dense, ant=ant
+        env,
+        shift=shift,
+        goal=goal,
+        cells=cells,
+        spread=spread,
+        starts=starts,
+        goals=goals,
+        dense=dense,
+        ant=ant,
     )
 
 
@@ -285,6 +349,9 @@ def _robotics(env_id: str, render_mode: str | None, **kwargs: Any) -> gym.Env[An
             f"Environment {env_id!r} needs Gymnasium-Robotics: pip install 'gcrl-gym[robotics]'."
         ) from error
     gym.register_envs(robotics)
+    if env_id not in gym.registry and env_id.startswith("AdroitHand"):
+        later = env_id.replace("-v1", "-v2")  # of Gymnasium-Robotics after 1.4.2
+        env_id = later if later in gym.registry else env_id
     if env_id not in gym.registry:
         raise UserError(
             f"Gymnasium-Robotics has no environment {env_id!r}.{nearest(env_id, gym.registry)}"

@@ -1,6 +1,7 @@
 """D4RL ids, files and environments are found by name."""
 
 import hashlib
+import re
 import shutil
 import sys
 
@@ -50,6 +51,16 @@ def test_ids_files_and_addresses():
     assert remote.size == 152756557
     assert remote.sha256.startswith("5bdf1bc4a713")
     assert SOURCE.remote("d4rl/maze2d-umaze-v1").sha256 is None
+
+
+def test_checksums_are_well_formed():
+    sums = [sha256 for _, sha256 in CHECKSUMS.values()]
+    assert len(sums) == len(set(sums)) == 98
+    assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in sums)
+    assert all(size > 1_000_000 for size, _ in CHECKSUMS.values())
+    entries = [entry_of(name) for name in dataset_ids()]
+    without = {entry.env for entry in entries if entry.file not in CHECKSUMS}
+    assert without == {"maze2d", "kitchen", "relocate"}
 
 
 @pytest.mark.parametrize("name", IDS)

@@ -25,6 +25,8 @@ from gcrl_gym.errors import UserError
         ("maze2d-umaze-v1", (23.85, 161.86)),
         ("d4rl/maze2d-umaze-goal-v1", (23.85, 161.86)),
         ("maze2d-umaze-dense-v1", (68.537689, 193.66285642381482)),
+        ("maze2d-umaze-dense-v0", (23.249793, 81.78995240126592)),
+        ("maze2d-eval-large-dense-v1", (56.95455, 326.09647655082637)),
         ("ant-medium-v2", (-325.6, 3879.7)),
         ("pen-cloned-v1", (96.262799, 3076.8331017826877)),
     ],

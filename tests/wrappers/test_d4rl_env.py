@@ -91,6 +91,17 @@ def free(size, x, y, family):
     return rows[int(row)][int(column)] != "#"
 
 
+def test_point_starts_where_d4rls_does(robotics):
+    env = make_maze_env("maze2d", "umaze")
+    states = np.array([env.reset(seed=seed)[0] for seed in range(100)])
+    cells = np.round(states[:, :2])
+    assert np.abs(states[:, :2] - cells).max() <= 0.1 + 1e-6
+    free_cells = {(1, 1), (1, 2), (1, 3), (2, 3), (3, 1), (3, 2), (3, 3)}  # the goal's is one
+    assert {(int(row), int(column)) for row, column in cells} == free_cells
+    assert 0.05 < states[:, 2:].std() < 0.2
+    env.close()
+
+
 @pytest.mark.parametrize("size", ["umaze", "medium", "large"])
 def test_point_stays_in_d4rls_free_cells(robotics, size):
     env = make_maze_env("maze2d", size)
@@ -148,3 +159,50 @@ def test_adroit(robotics):
     assert env.reset(seed=0)[0].shape == (39,)
     with pytest.raises(UserError, match="Did you mean 'AdroitHandDoor"):
         make_adroit_env("AdroitHandDor-v1")
+    env.close()
+
+
+@pytest.mark.parametrize("task", ["Door", "Hammer", "Relocate"])
+def test_reward_falls_with_the_distance_to_reach(robotics, task):
+    env = make_adroit_env(f"AdroitHand{task}-v1")
+    plain, hand = env.env, env.unwrapped
+    plain.reset(seed=0)
+    state, reward, *_ = plain.step(np.zeros(env.action_space.shape))
+    data = hand.data
+    palm = data.site_xpos[hand.grasp_site_id if task == "Door" else hand.S_grasp_site_id]
+    thing = data.site_xpos[hand.handle_site_id] if task == "Door" else data.xpos[hand.obj_body_id]
+    distance = np.linalg.norm(palm - thing)
+    assert env._reach(state) == pytest.approx(distance)
+    env.reset(seed=0)
+    sign = 1 if plain.spec.id.endswith("-v1") else -1
+    rest = reward - sign * 0.1 * distance
+    assert env.step(np.zeros(env.action_space.shape))[1] == pytest.approx(rest - 0.1 * distance)
+    env.close()
+
+
+def test_dropping_the_pen_ends_the_episode(robotics):
+    env = make_adroit_env("AdroitHandPen-v1")
+    env.reset(seed=0)
+    assert not env.step(np.zeros(24))[2]
+    qpos = env.unwrapped.data.qpos.copy()
+    qpos[24:27] += [0.5, 0, -0.3]  # beside the hand
+    env.unwrapped.set_state(qpos, env.unwrapped.data.qvel)
+    for _ in range(100):
+        state, _, terminated, truncated, _ = env.step(np.zeros(24))
+        assert terminated == (state[26] < 0.075)
+        if terminated:
+            break
+    assert terminated
+    assert not truncated
+    env.close()
+
+
+def test_later_versions_stand_in(robotics, monkeypatch):
+    make_adroit_env("AdroitHandDoor-v1").close()  # registers
+    registry = {key: spec for key, spec in gym.registry.items() if key != "AdroitHandDoor-v1"}
+    if len(registry) == len(gym.registry):
+        pytest.skip("this Gymnasium-Robotics has only -v2")
+    monkeypatch.setattr(gym, "register_envs", lambda module: None)
+    monkeypatch.setattr(gym, "registry", {**registry, "AdroitHandDoor-v2": None})
+    monkeypatch.setattr(gym, "make", lambda env_id, **kwargs: env_id)
+    assert d4rl_env._robotics("AdroitHandDoor-v1", None) == "AdroitHandDoor-v2"
