@@ -8,9 +8,11 @@ and members other than these two, or compressed ones, are refused.
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import json
 import os
+import platform
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +26,38 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 _JSON_NAME = "agent.json"
 _TENSORS_NAME = "tensors.safetensors"
+
+
+def process_name() -> str:
+    """Return a name of this process for temporary files: ``<host>-<pid>``."""
+    return f"{platform.node()}-{os.getpid()}"
+
+
+def orphans(folder: Path, prefix: str, suffix: str) -> list[Path]:
+    """Return ``<prefix><host>-<pid><suffix>`` of processes of this host that run no more.
+
+    Args:
+        folder: where to look; it need not exist.
+        prefix: how the names begin.
+        suffix: how they end.
+    """
+    pattern = f"{glob.escape(prefix)}*{glob.escape(platform.node())}-*{glob.escape(suffix)}"
+    found = []
+    for path in folder.glob(pattern):
+        process = path.name.removesuffix(suffix).rpartition("-")[2]
+        if os.name == "posix" and process.isdecimal() and not _is_running(int(process)):
+            found.append(path)
+    return found
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 @contextlib.contextmanager
@@ -41,7 +75,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
+    prefix = f".{final.name}."
+    temporary = final.with_name(f"{prefix}{process_name()}.part")
+    for left in orphans(final.parent, prefix, ".part"):
+        left.unlink(missing_ok=True)
     try:
         yield temporary
         with open(temporary, "rb") as file:

@@ -14,3 +14,10 @@ def nearest(name: str, options: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the closest option, or ``""`` when none is close."""
     match = difflib.get_close_matches(str(name), [str(option) for option in options], n=1)
     return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Return names in order, the first ones where there are many: ``'a', 'b' and 7 more``."""
+    found = sorted(names)
+    rest = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(map(repr, found[:most])) + rest if found else "nothing"

@@ -60,6 +60,8 @@ class Convert:
         tyro.conf.arg(metavar="ID", help="what to make of the file; by default told by its name"),
     ] = None
     data_dir: DataDir = None
+    overwrite: bool = False
+    """replace an existing dataset of that id"""
 
 
 @dataclass
@@ -163,18 +165,19 @@ def convert(options: Convert) -> None:
     from gcrl_gym.datasets import load_dataset
     from gcrl_gym.datasets.sources import sources
 
-    path = Path(options.source)
-    if not path.is_file():
-        if path.suffix:
-            raise UserError(f"No file {path}; give a file, or the id of a dataset.")
+    path = Path(options.source).expanduser()
+    if not path.exists() or (path.is_dir() and options.id is None):
+        if path.suffix or path.is_dir():
+            what = "is a folder: say with --id what to make of its files" if path.is_dir() else ""
+            raise UserError(f"{path} {what or 'does not exist; give a file, or a dataset id'}.")
         _announce(load_dataset(options.source, options.data_dir))
         return
     made: dict[str, tuple[Source, str]] = {}
     for source in sources():
         for id in source.ids():
             made.setdefault(source.file(id) or "", (source, id))  # plain ids come before variants
-            if id == options.id:
-                _announce(source.make(id, path))
+            if id == options.id and source.file(id) is not None:
+                _announce(source.make(id, path, options.overwrite))
                 return
     if options.id is not None:
         raise UserError(f"No dataset {options.id!r} is made from a file; see gcrl data list --all.")
@@ -185,7 +188,7 @@ def convert(options: Convert) -> None:
             "with --id."
         )
     source, dataset_id = made[path.name]
-    _announce(source.make(dataset_id, path))
+    _announce(source.make(dataset_id, path, options.overwrite))
 
 
 def collect_episodes(options: Collect) -> None:

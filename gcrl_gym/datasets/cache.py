@@ -19,13 +19,11 @@ their process gone, removes them.
 from __future__ import annotations
 
 import dataclasses
-import glob
 import hashlib
 import json
 import logging
 import math
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,7 +31,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gcrl_gym.checkpoint import atomic_write
+from gcrl_gym.checkpoint import atomic_write, orphans, process_name
 from gcrl_gym.datasets.columns import Array, Columns, Layout
 from gcrl_gym.errors import UserError
 
@@ -166,12 +164,12 @@ def _mapped_draft(data_folder: Path, layout: Layout, steps: int, episodes: int) 
     """Return zeroed columns mapped from temporary files, None where these cannot be made."""
     folder, rows = _cache_folder(data_folder), steps + episodes
     tables, gib = layout.tables(rows), layout.nbytes(rows) / 2**30
-    owner = f"{platform.node()}-{os.getpid()}"
-    parts = {name: folder / f".{name}.npy.{owner}.part" for name in tables}
+    parts = {name: folder / f".{name}.npy.{process_name()}.part" for name in tables}
     logger.warning("Mapping %.1f GiB for %d dataset rows in %s.", gib, rows, folder)
     try:
         folder.mkdir(exist_ok=True)
-        _remove_orphans(folder)
+        for left in orphans(folder, ".", ".part"):
+            left.unlink(missing_ok=True)
         arrays = {name: _map(parts[name], *table) for name, table in tables.items()}
     except OSError as error:
         _remove(parts)
@@ -199,24 +197,6 @@ def _map(part: Path, shape: tuple[int, ...], dtype: str) -> Array:
         with open(part, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
     return array
-
-
-def _remove_orphans(folder: Path) -> None:
-    """Remove the temporary files of killed loads of this machine."""
-    for part in folder.glob(f".*.npy.{glob.escape(platform.node())}-*.part"):
-        process = part.name.removesuffix(".part").rpartition("-")[2]
-        if os.name == "posix" and process.isdecimal() and not _is_running(int(process)):
-            part.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's
-    return True
 
 
 def checksum(data_folder: Path) -> str:

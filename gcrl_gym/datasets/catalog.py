@@ -59,8 +59,8 @@ def load_dataset(id: str, data_dir: str | Path | None = None) -> MinariDataset:
         return open_minari(local)
     source = _source_of(id, data_dir)
     if source.file(id) is None:
-        return source.make(id, None)
-    return source.make(id, fetch_file(id, data_dir))
+        return source.make(id, None, False)
+    return source.make(id, fetch_file(id, data_dir), False)
 
 
 def fetch_file(

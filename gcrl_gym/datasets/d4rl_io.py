@@ -37,7 +37,7 @@ from gcrl_gym.datasets.d4rl_catalog import Entry, dataset_ids, entry_of, entry_o
 from gcrl_gym.datasets.d4rl_envs import evaluation_spec
 from gcrl_gym.datasets.d4rl_reader import D4RLArrays, read_d4rl
 from gcrl_gym.datasets.episode_bounds import Bounds, broken_rows, find_bounds, state_jumps
-from gcrl_gym.datasets.finite import require_finite
+from gcrl_gym.datasets.finite import first_bad_row, require_finite
 from gcrl_gym.datasets.minari_io import versions, write_minari
 from gcrl_gym.datasets.report import ReportBuilder
 from gcrl_gym.datasets.scores import reference_scores
@@ -92,6 +92,7 @@ def convert_d4rl(
     published = entry.remote.sha256
     report.official = None if published is None else report.source_sha256 == published
     report.repaired += bounds.repaired
+    report.repaired += _bad_infos(arrays)
     plan = _plan(entry, arrays, bounds, open_tail, report)
     if not len(plan.starts):
         raise UserError(f"{path}: no episode has two rows; download the file again.")
@@ -139,7 +140,8 @@ def episode_bounds(path: Path, entry: Entry, arrays: D4RLArrays) -> Bounds:
         jumps = state_jumps(arrays.observations, family.positions)
     else:
         jumps = broken_rows(arrays.observations, arrays.next_observations)
-        _check_next(path, jumps & ~terminals & ~(never if timeouts is None else timeouts))
+        flagged = terminals if timeouts is None else terminals | timeouts
+        _check_next(path, arrays, family.positions, np.flatnonzero(jumps & ~flagged))
     limit = family.limit if arrays.timeouts is None else None
     bounds = find_bounds(terminals, never if timeouts is None else timeouts, jumps, limit=limit)
     if family.ends and not len(bounds.stops):
@@ -183,14 +185,45 @@ def _check_fits(path: Path, entry: Entry, arrays: D4RLArrays) -> None:
     require_finite(path, "infos/goal", goal)
 
 
-def _check_next(path: Path, broken: Array) -> None:
-    """Refuse next observations that are wrong all over; a few are ends without a flag."""
-    rows = np.flatnonzero(broken)
-    if len(rows) > _MOST_BROKEN * len(broken):
+def _bad_infos(arrays: D4RLArrays) -> list[str]:
+    """Say which infos hold bad values; they are carried along, and no agent trains on them."""
+    rows = {key: first_bad_row(array) for key, array in arrays.infos.items()}
+    return [
+        f"infos/{key} holds NaN or infinity (first: row {row}): kept as stored"
+        for key, row in rows.items()
+        if row is not None
+    ]
+
+
+def _check_next(path: Path, arrays: D4RLArrays, positions: int, rows: Array) -> None:
+    """Refuse next observations that are wrong; a few that are not may be ends without a flag.
+
+    Where an episode really ends, the next observation is near the row and the following row, a
+    new start, is far; where the next observation is wrong, it is the other way round.
+
+    Args:
+        path: the file, for messages.
+        arrays: what it holds.
+        positions: how many leading columns are positions.
+        rows: rows without a flag whose next observation is not that of the next row.
+    """
+    if not len(rows):
+        return
+    following = arrays.next_observations
+    assert following is not None
+    states = arrays.observations[:, :positions].astype(np.float64)
+    scale = np.median(np.abs(np.diff(states, axis=0)), axis=0)
+    scale[scale == 0] = np.inf  # columns that rest half of the time tell nothing
+    told = np.linalg.norm((following[rows, :positions] - states[rows]) / scale, axis=1)
+    really = np.linalg.norm((states[rows + 1] - states[rows]) / scale, axis=1)
+    wrong = rows[told > really]
+    if len(rows) > _MOST_BROKEN * len(states):
+        wrong = rows
+    if len(wrong):
         raise UserError(
-            f"{path}: next_observations in row {rows[0]} is not the observation of row "
-            f"{rows[0] + 1}, nor in {len(rows) - 1} other rows, although no episode ends there; "
-            "the array belongs to another file or is shifted: remove or repair it."
+            f"{path}: next_observations in row {wrong[0]} is not the observation of row "
+            f"{wrong[0] + 1}, nor in {len(wrong) - 1} other rows, although no episode ends there; "
+            "the array belongs to another file, is shifted or damaged: remove or repair it."
         )
 
 
@@ -300,8 +333,8 @@ def _episodes(entry: Entry, arrays: D4RLArrays, plan: _Plan) -> Iterator[Episode
         )
 
 
-def _make(dataset_id: str, path: Path | None) -> MinariDataset:
-    return convert_d4rl(path or "", dataset_id)
+def _make(dataset_id: str, path: Path | None, overwrite: bool) -> MinariDataset:
+    return convert_d4rl(path or "", dataset_id, overwrite=overwrite)
 
 
 SOURCE = Source(

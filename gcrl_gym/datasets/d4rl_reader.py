@@ -20,9 +20,9 @@ import numpy as np
 
 from gcrl_gym.datasets.columns import Array
 from gcrl_gym.datasets.episode_bounds import Flags
-from gcrl_gym.datasets.finite import require_finite
+from gcrl_gym.datasets.finite import as_flags, require_finite
 from gcrl_gym.datasets.signatures import require
-from gcrl_gym.errors import UserError
+from gcrl_gym.errors import UserError, listed
 
 _NEEDED = ("observations", "actions", "rewards", "terminals")
 _OPTIONAL = ("timeouts", "next_observations")
@@ -93,8 +93,8 @@ def read_d4rl(path: Path) -> D4RLArrays:
         arrays["observations"],
         arrays["actions"],
         arrays["rewards"],
-        arrays["terminals"] > 0,
-        arrays["timeouts"] > 0 if "timeouts" in arrays else None,
+        as_flags(path, "terminals", arrays["terminals"]),
+        as_flags(path, "timeouts", arrays["timeouts"]) if "timeouts" in arrays else None,
         following,
         infos,
         unread,
@@ -110,18 +110,21 @@ def _load(path: Path) -> tuple[dict[str, Array], dict[str, Array], tuple[str, ..
         with h5py.File(path, "r") as file:
             missing = [key for key in _NEEDED if key not in file]
             if missing:
-                raise UserError(f"{path} has no {missing}; it holds {sorted(file)}.")
+                raise UserError(f"{path} has no {missing}; it holds {listed(file)}.")
             arrays = {}
             for key in (*_NEEDED, *_OPTIONAL):
                 if key in file:
                     arrays[key] = _read(path, key, file[key])
             infos, unread = {}, []
+            key = "infos"
             for key, item in _info_items(file):
                 if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub":
                     infos[key.removeprefix("infos/")] = item[()]
                 else:
                     unread.append(key)
             unread += [key for key in file if key not in (*arrays, "infos")]
+    except MemoryError as error:
+        raise UserError(f"{path}: {key} does not fit into memory ({error}).") from error
     except (OSError, RuntimeError, KeyError) as error:
         where = f" at {key!r}" if key else ""
         raise UserError(

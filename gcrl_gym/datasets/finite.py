@@ -1,19 +1,22 @@
-"""Where an array holds NaN or infinity."""
+"""Values no agent can learn from: NaN, infinity, more than float32 holds, odd flags."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from gcrl_gym.datasets.columns import Array
 from gcrl_gym.errors import UserError
 
+Flags = npt.NDArray[np.bool_]
 _PIECE = 2**16  # rows looked at together, so that the search takes little memory
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def first_bad_row(array: Array) -> int | None:
-    """Return the first row that holds NaN or infinity, None where there is none.
+    """Return the first row that holds NaN, infinity or more than float32 can, None without one.
 
     Args:
         array: ``(N, ...)``, of any type; only floats can be bad.
@@ -21,7 +24,7 @@ def first_bad_row(array: Array) -> int | None:
     if array.dtype.kind != "f":
         return None
     for start in range(0, len(array), _PIECE):
-        finite = np.isfinite(array[start : start + _PIECE])
+        finite = np.abs(array[start : start + _PIECE]) <= _LARGEST
         if not finite.all():
             return start + int(np.argmin(finite.reshape(len(finite), -1).all(axis=1)))
     return None
@@ -36,5 +39,21 @@ def require_finite(path: Path, key: str, array: Array) -> None:
     row = first_bad_row(array)
     if row is not None:
         raise UserError(
-            f"{path}: {key} holds NaN or infinity in row {row}; repair or download it again."
+            f"{path}: {key} holds NaN or infinity in row {row} (as float32); repair or download it "
+            "again."
         )
+
+
+def as_flags(path: Path, key: str, array: Array) -> Flags:
+    """Return booleans for the 0 and 1 of a file, whatever type they are stored in.
+
+    Raises:
+        UserError: other values, naming file, key and row.
+    """
+    wrong = np.flatnonzero((array != 0) & (array != 1))
+    if len(wrong):
+        raise UserError(
+            f"{path}: {key} holds {array[wrong[0]]} in row {wrong[0]}; expected 0 or 1."
+        )
+    flags: Flags = array != 0
+    return flags

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gcrl_gym.checkpoint import atomic_write
+from gcrl_gym.checkpoint import atomic_write, orphans, process_name
 from gcrl_gym.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,12 +69,15 @@ def write_minari(
         raise UserError(
             f"{dataset_id!r} is not a dataset id; expected [namespace/]name-v0."
         ) from None
-    target = minari.storage.get_dataset_path(dataset_id)
+    try:
+        root = minari.storage.get_dataset_path()  # Minari makes the folder
+    except OSError as error:
+        raise _unwritable(os.environ.get("MINARI_DATASETS_PATH", "~/.minari"), error) from error
+    target = root / dataset_id
     if target.exists() and not overwrite:
         raise UserError(
             f"The Minari dataset {dataset_id!r} exists in {target}; delete it or choose another id."
         )
-    root = minari.storage.get_dataset_path()
     specs = {"env_spec": env_spec, "eval_env_spec": eval_env_spec}
     if report is not None:
         episodes = report.watch(episodes)
@@ -149,18 +152,36 @@ def versions(*packages: str) -> dict[str, str]:
 @contextlib.contextmanager
 def _new_folder(root: Path) -> Iterator[Path]:
     """Yield a hidden folder (which Minari does not list) that is gone afterwards."""
-    folder = root / f".gcrl-{os.getpid()}.part"
+    folder = root / f".gcrl-{process_name()}.part"
     try:
+        _tidy_up(root)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     except OSError as error:
-        raise UserError(
-            f"Cannot write to {root}: {error}; set MINARI_DATASETS_PATH to a writable folder."
-        ) from error
+        raise _unwritable(root, error) from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(root: str | Path, error: OSError) -> UserError:
+    return UserError(
+        f"Cannot write to {root}: {error}; set MINARI_DATASETS_PATH to a writable folder."
+    )
+
+
+def _tidy_up(root: Path) -> None:
+    """Remove what killed processes left, and put back what one of them was about to replace."""
+    for left in orphans(root, ".gcrl-", ".part"):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in orphans(root, ".gcrl-", ".replaced"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            known = json.loads((left / "data" / "metadata.json").read_text())
+            target = root / known["dataset_id"]
+            if not target.exists():
+                os.rename(left, target)
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:
@@ -183,7 +204,7 @@ def _announce_namespace(root: Path, namespace: str | None) -> None:
 def _put_in_place(folder: Path, target: Path) -> None:
     """Rename the folder to ``target``, replacing what is there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    replaced = folder.with_name(f".gcrl-{os.getpid()}.replaced")
+    replaced = folder.with_suffix(".replaced")
     if target.exists():
         os.rename(target, replaced)
     try:

@@ -73,7 +73,7 @@ def dataset_ids() -> list[str]:
     ]
 
 
-def make_dataset(dataset_id: str, *, seed: int = 0) -> MinariDataset:
+def make_dataset(dataset_id: str, *, seed: int = 0, overwrite: bool = False) -> MinariDataset:
     """Generate a dataset by its id and write it as Minari dataset.
 
     Raises:
@@ -84,7 +84,12 @@ def make_dataset(dataset_id: str, *, seed: int = 0) -> MinariDataset:
     _, family, name = dataset_id.split("/")
     maze, _, kind = name.removesuffix("-v0").rpartition("-")
     return write_nav2d(
-        dataset_id, kind, maze or DEFAULT_MAZE, discrete=family == "nav2d-discrete", seed=seed
+        dataset_id,
+        kind,
+        maze or DEFAULT_MAZE,
+        discrete=family == "nav2d-discrete",
+        seed=seed,
+        overwrite=overwrite,
     )
 
 
@@ -96,6 +101,7 @@ def write_nav2d(
     discrete: bool = False,
     episodes: int | None = None,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> MinariDataset:
     """Generate Nav2D episodes and write them as a Minari dataset.
 
@@ -106,6 +112,7 @@ def write_nav2d(
         discrete: Nav2DDiscrete instead of Nav2D.
         episodes: number of episodes; the kind's own when None.
         seed: of everything drawn.
+        overwrite: replace an existing dataset.
 
     Raises:
         UserError: an unknown kind or maze, or an id that exists.
@@ -122,6 +129,7 @@ def write_nav2d(
         action_space=env.action_space,
         env_spec=env.spec,
         eval_env_spec=evaluation,
+        overwrite=overwrite,
         metadata={
             "source": "generated",
             "generator": {"name": "nav2d", "kind": kind, "maze": maze, "seed": seed, **parameters},
@@ -284,8 +292,8 @@ def _buffer(
     )
 
 
-def _make(dataset_id: str, path: Path | None) -> MinariDataset:
-    return make_dataset(dataset_id)
+def _make(dataset_id: str, path: Path | None, overwrite: bool) -> MinariDataset:
+    return make_dataset(dataset_id, overwrite=overwrite)
 
 
 CARDS = (

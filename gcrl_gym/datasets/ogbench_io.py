@@ -289,11 +289,15 @@ def _oracle_goals(name: DatasetName, file: OGBenchFile) -> Array:
     return ogbench_tasks.oracle_goals(name, file.arrays, file.name)
 
 
+def _make(dataset_id: str, path: Path | None, overwrite: bool) -> MinariDataset:
+    return convert_ogbench(path or "", dataset_id, overwrite=overwrite)
+
+
 SOURCE = Source(
     "ogbench",
     ids=dataset_ids,
     file=file_name,
-    make=lambda dataset_id, path: convert_ogbench(Path(path or ""), dataset_id),
+    make=_make,
     remote=remote,
     cards=CARDS,
 )

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from gcrl_gym.datasets.columns import Array
-from gcrl_gym.datasets.finite import require_finite
+from gcrl_gym.datasets.finite import as_flags, require_finite
 from gcrl_gym.datasets.signatures import require
-from gcrl_gym.errors import UserError
+from gcrl_gym.errors import UserError, listed
 
 INFO_KEYS = ("qpos", "qvel", "button_states")
 
@@ -78,7 +78,7 @@ def read_file(path: Path) -> OGBenchFile:
     require(path, ".npz")
     arrays, unknown = _load(path)
     _check_shapes(path, arrays)
-    arrays["terminals"] = _as_flags(path, "terminals", arrays["terminals"])
+    arrays["terminals"] = as_flags(path, "terminals", arrays["terminals"])
     with np.errstate(over="ignore"):  # what does not fit float32 is refused as infinity
         for key in ("observations", "actions", "next_observations"):
             if key in arrays and arrays[key].dtype.kind == "f":
@@ -105,14 +105,18 @@ def _load(path: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
         with np.load(path, allow_pickle=False) as archive:
             missing = set(_NEEDED) - set(archive)
             if missing:
-                raise UserError(f"{path} has no {sorted(missing)}; it holds {sorted(archive)}.")
+                raise UserError(f"{path} has no {sorted(missing)}; it holds {listed(archive)}.")
             for key in known:
                 if key in archive:
                     arrays[key] = archive[key]
                     if not isinstance(arrays[key], np.ndarray):  # a member that is no npy file
                         raise ValueError("it is not an array")
             unknown = tuple(sorted(set(archive) - set(known)))
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+    except MemoryError as error:
+        raise UserError(f"{path}: {key} does not fit into memory ({error}).") from error
+    except RuntimeError as error:  # also NotImplementedError: unknown compression, encryption
+        raise UserError(f"{path} cannot be unpacked ({error}); use numpy.savez.") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise UserError(f"{path} is damaged or incomplete ({error}); download it again.") from error
     except ValueError as error:
         if isinstance(error, UserError):
@@ -159,17 +163,6 @@ def _check_shapes(path: Path, arrays: dict[str, Array]) -> None:
         )
 
 
-def _as_flags(path: Path, key: str, array: Array) -> Array:
-    """Return booleans for 0 and 1."""
-    wrong = np.flatnonzero((array != 0) & (array != 1))
-    if len(wrong):
-        raise UserError(
-            f"{path}: {key} holds {array[wrong[0]]} in row {wrong[0]}; expected 0 or 1."
-        )
-    flags: Array = array != 0
-    return flags
-
-
 def _check_last_row(path: Path, terminals: Array) -> None:
     last = len(terminals) - 1
     if not terminals.any():
@@ -197,7 +190,7 @@ def _check_episodes(path: Path, terminals: Array) -> None:
 
 def _take_valids(path: Path, arrays: dict[str, Array]) -> None:
     """Replace the terminals of the last two rows of an episode by those of the last row."""
-    ends = ~_as_flags(path, "valids", arrays.pop("valids"))
+    ends = ~as_flags(path, "valids", arrays.pop("valids"))
     before_or_at = ends | np.append(ends[1:], True)
     wrong = np.flatnonzero(arrays["terminals"] != before_or_at)
     if len(wrong):

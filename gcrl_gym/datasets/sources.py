@@ -64,7 +64,8 @@ class Source:
         name: shown in the list of datasets.
         ids: returns every id that can be asked for.
         file: returns the name of the source file of an id, or None when it is generated.
-        make: makes the Minari dataset of an id; its second argument is the source file, if any.
+        make: makes the Minari dataset of an id, from the source file if there is one; the last
+            argument says whether an existing dataset is replaced.
         remote: returns where the source file of an id can be downloaded, or None.
         cards: what users should know of its datasets.
     """
@@ -72,7 +73,7 @@ class Source:
     name: str
     ids: Callable[[], Sequence[str]]
     file: Callable[[str], str | None]
-    make: Callable[[str, Path | None], MinariDataset]
+    make: Callable[[str, Path | None, bool], MinariDataset]
     remote: Callable[[str], Remote | None] = _nowhere
     cards: tuple[Card, ...] = ()
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -107,3 +108,60 @@ def test_optional_keys_may_be_missing(tmp_path):
     assert arrays.infos == {}
     assert arrays.unread == ()
     assert arrays.terminals.dtype == bool
+
+
+@pytest.mark.parametrize("key", ["terminals", "timeouts"])
+@pytest.mark.parametrize("value", [0.5, 2.0, -1.0, np.nan])
+def test_flags_are_0_or_1(tmp_path, key, value):
+    path = Path(shutil.copy(REPLAY, tmp_path))
+    flags = read_all(path)[key].astype(np.float32)
+    flags[30] = value
+    with pytest.raises(UserError, match=rf"{key} holds .* in row 30"):
+        read_d4rl(edit(path, {key: flags}))
+
+
+@pytest.mark.parametrize("key", ["observations", "rewards"])
+def test_what_float32_cannot_hold_is_refused(minari_root, tmp_path, key):
+    """A float64 file may hold numbers that are infinite to every agent."""
+    path = Path(shutil.copy(REPLAY, tmp_path))
+    array = read_all(path)[key].astype(np.float64)
+    array[9] = 1e300
+    with pytest.raises(UserError, match=f"{key} holds NaN or infinity in row 9"):
+        convert_d4rl(edit(path, {key: array}))
+
+
+def test_a_few_wrong_next_observations_are_not_taken_for_ends(minari_root, tmp_path):
+    path = Path(shutil.copy(REPLAY, tmp_path))
+    following = read_all(path)["next_observations"].copy()
+    following[[100, 200]] += 50.0
+    with pytest.raises(UserError, match="row 100 is not the observation of row 101, nor in 1 oth"):
+        convert_d4rl(edit(path, {"next_observations": following}))
+
+
+def test_bad_infos_are_kept_and_said(minari_root, tmp_path):
+    path = Path(shutil.copy(REPLAY, tmp_path))
+    qpos = put((40, 2), np.nan)(read_all(path)["infos/qpos"])
+    dataset = convert_d4rl(edit(path, {"infos/qpos": qpos}))
+    said = dataset.storage.metadata["report"]["repaired"]
+    assert "infos/qpos holds NaN or infinity (first: row 40): kept as stored" in said
+
+
+def test_both_flags_in_one_row(minari_root, tmp_path):
+    path = Path(shutil.copy(REPLAY, tmp_path))
+    raw = read_all(path)
+    ends = raw["terminals"] > 0
+    dataset = convert_d4rl(edit(path, {"timeouts": (raw["timeouts"] > 0) | ends}))
+    assert any(
+        "taken as terminated" in text for text in dataset.storage.metadata["report"]["repaired"]
+    )
+    assert sum(e.terminations[-1] for e in dataset.iterate_episodes()) == ends.sum()
+    assert not any(e.terminations[-1] and e.truncations[-1] for e in dataset.iterate_episodes())
+
+
+def test_a_claim_of_more_than_the_memory(tmp_path):
+    path = Path(shutil.copy(REPLAY, tmp_path))
+    with h5py.File(path, "a") as file:
+        del file["observations"]
+        file.create_dataset("observations", (2**46, 11), np.float32, chunks=(1024, 11))
+    with pytest.raises(UserError, match="observations does not fit into memory"):
+        read_d4rl(path)

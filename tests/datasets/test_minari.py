@@ -214,10 +214,8 @@ def test_existing_dataset_is_replaced_only_on_request(minari_root):
 
 def test_unwritable_root_is_a_clear_error(tmp_path, monkeypatch):
     blocked = tmp_path / "root"
-    blocked.mkdir()
+    blocked.write_text("a file, where the folder should be")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(blocked))
-    monkeypatch.setattr("os.getpid", lambda: "x/y")  # a folder name that cannot be made
-    (blocked / ".gcrl-x").write_text("")
     with pytest.raises(UserError, match="set MINARI_DATASETS_PATH"):
         write()
 
