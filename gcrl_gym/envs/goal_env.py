@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, TypeVar, get_args
 
 import gymnasium as gym
@@ -101,3 +102,30 @@ def check_task_id(task_id: Any, num_tasks: int) -> int:
     if not whole or not 1 <= task_id <= num_tasks:
         raise UserError(f"task_id must be a whole number from 1 to {num_tasks}, got {task_id!r}.")
     return int(task_id)
+
+
+def check_count(name: str, value: Any, low: int, high: int) -> int:
+    """Return a keyword as a whole number in low .. high.
+
+    Raises:
+        UserError: it is none.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not low <= value <= high:
+        raise UserError(f"{name} must be a whole number from {low} to {high}, got {value!r}.")
+    return int(value)
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> float:
+    """Return a keyword as a float in [low, high].
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low <= number <= high:
+        raise UserError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}.")
+    return number

@@ -14,11 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, cached_property
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gcrl_gym.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from gcrl_gym.envs.nav2d_dynamics import Grid
 
 WORLD_SIZE = 10.0
 """Side of the square world, in world units."""
@@ -85,6 +89,23 @@ LAYOUTS = MappingProxyType(
             e#.###.####
             A#........b
         """,
+        "giant": """
+            a..#.....#....C
+            .#.#.###.#.##..
+            .#...#...#.#..#
+            .###.#.###.#.##
+            B..#.#.....#..E
+            ##.#.#####.##.#
+            c..#.....#....#
+            .####.##.#.##..
+            ....#.#..#..#.d
+            .##.#.#.###.#.#
+            .#..#.#...#.#..
+            .#.##.###.#.##.
+            .#....#...#..#b
+            .####.#.###.##.
+            e...D.#.......A
+        """,
     }
 )
 """Map of each layout by name, roughly in order of difficulty."""
@@ -115,6 +136,11 @@ class Maze:
     def free_cells(self) -> NDArray[np.int64]:
         """(F, 2) free cells as (row, column), row by row from the bottom."""
         return np.argwhere(~self.walls)
+
+    @cached_property
+    def free_centers(self) -> NDArray[np.float64]:
+        """(F, 2) centres x, y of the free cells."""
+        return self.cell_center(self.free_cells)
 
     @cached_property
     def cell_index(self) -> NDArray[np.int64]:
@@ -196,6 +222,15 @@ class Maze:
     def wall_table(self) -> list[list[bool]]:
         """``padded_walls`` as Python bools, for scalar code."""
         return self.padded_walls.tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The tables that `nav2d_dynamics.move_columns` reads."""
+        from gcrl_gym.envs.nav2d_dynamics import Grid
+
+        grid = Grid(len(self.walls))
+        grid.put(0, self)
+        return grid
 
     def keep_off_walls(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Move positions (..., 2) of free cells by at most ``WALL_MARGIN``, off the wall faces."""

@@ -6,7 +6,6 @@ does not change in an episode's maze, floor and walls, is drawn once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcrl_gym.envs.mazes import WORLD_SIZE, Maze
+from gcrl_gym.envs.window import pygame_module
 
 FRAME_SIZE = 400
 SUPERSAMPLING = 3
@@ -38,14 +38,6 @@ Point = tuple[float, float]
 Color = tuple[int, int, int]
 
 
-def _pygame() -> Any:
-    """Import pygame where it is used, without its greeting."""
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    import pygame
-
-    return pygame
-
-
 @lru_cache(maxsize=32)
 def get_renderer(maze: Maze, goal_tolerance: float) -> Nav2DRenderer:
     """Return the renderer of these settings, shared by all environments that have them.
@@ -64,7 +56,7 @@ class Nav2DRenderer:
     """
 
     def __init__(self, maze: Maze, goal_tolerance: float) -> None:
-        self._pygame = _pygame()
+        self._pygame = pygame_module()
         self._pygame.font.init()
         self._font = self._pygame.font.Font(None, 22)
         self._maze = maze

@@ -81,24 +81,28 @@ class NotVectorised(Nav2D):
 
 
 class StartsInGoal(Nav2D):
-    def _start_and_goal(self, options):
-        start, goal = super()._start_and_goal(options)
-        return (goal if options == {} else start), goal
+    def choose_episode(self, options, draw):
+        layout, start, goal = super().choose_episode(options, draw)
+        return layout, goal.tolist() if options == {} else start, goal
 
 
 class TaskInGoal(Nav2D):
-    def _start_and_goal(self, options):
-        start, goal = super()._start_and_goal(options)
-        return (goal if "task_id" in options else start), goal
+    def choose_episode(self, options, draw):
+        layout, start, goal = super().choose_episode(options, draw)
+        return layout, goal.tolist() if "task_id" in options else start, goal
 
 
 class LooseTask(Nav2D):
     resets = 0
 
-    def _start_and_goal(self, options):
+    def choose_episode(self, options, draw):
         self.resets += 1
-        start, goal = super()._start_and_goal(options)
-        return start + 0.01 * (self.resets % 7) * ("task_id" in options), goal
+        layout, start, goal = super().choose_episode(options, draw)
+        return (
+            layout,
+            [start[0] + 0.01 * (self.resets % 7) * ("task_id" in options), start[1]],
+            goal,
+        )
 
 
 class Unseeded(Nav2D):
@@ -152,7 +156,7 @@ class FloatPicture(Nav2D):
 )
 def test_names_the_defect(defect, message):
     # A large tolerance and dense rewards: random play reaches goals, so that rewards differ.
-    env = defect(maze="open", goal_tolerance=2.0, reward="dense", render_mode="rgb_array")
+    env = defect("open", goal="near", goal_tolerance=2.0, reward="dense", render_mode="rgb_array")
     env = gym.wrappers.TimeLimit(env, 60)
     with pytest.raises(UserError) as caught:
         check_goal_env(env)

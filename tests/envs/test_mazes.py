@@ -49,7 +49,7 @@ def test_an_unknown_layout_names_the_nearest():
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_tasks_are_far_apart_and_corridors_wide(name):
     maze = get_maze(name)
-    assert maze.cell_size >= 0.9
+    assert maze.cell_size >= 0.6  # wider than a step of Nav2D is long
     assert len(set(maze.tasks)) == 5
     for start, goal in maze.tasks:
         assert np.linalg.norm(maze.cell_center(start) - maze.cell_center(goal)) >= 4.0

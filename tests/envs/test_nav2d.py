@@ -252,7 +252,9 @@ def test_bad_keywords(env_id, keywords, message):
 
 @pytest.mark.filterwarnings("ignore:.*render_mode")
 def test_bad_render_mode():
-    with pytest.raises(UserError, match="Unknown render_mode 'ansi'; use 'rgb_array' or None"):
+    with pytest.raises(
+        UserError, match="Unknown render_mode 'ansi'; use 'rgb_array', 'human' or None"
+    ):
         gym.make("gcrl/Nav2D-v0", render_mode="ansi")
 
 
