@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from gcrl_gym.checkpoint import atomic_write, read_archive
 from gcrl_gym.errors import UserError
 from gcrl_gym.evaluation import EvaluationResult, Mode, evaluate
-from gcrl_gym.rollout import EnvPool
+from gcrl_gym.pools import make_pool
 
 
 class CsvTable:
@@ -160,7 +160,7 @@ class GoalEvalCallback(EventCallback):
             verbose: 1 prints one line per evaluation.
         """
         super().__init__(callback_after_eval, verbose)
-        self.pool = EnvPool(env)
+        self.pool = make_pool(env)
         self.eval_freq, self.episodes_per_task, self.seed = eval_freq, episodes_per_task, seed
         self.best_model_path, self.modes = best_model_path, modes
         self.final_step = final_step

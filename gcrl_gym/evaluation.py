@@ -18,11 +18,10 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from gcrl_gym.errors import UserError
+from gcrl_gym.pools import EnvPool, NativePool, Pool, Task, make_pool
 from gcrl_gym.rollout import (
-    EnvPool,
     Episode,
     Predictor,
-    Task,
     isolated_rng,
     make_jobs,
     run_episodes,
@@ -114,7 +113,7 @@ class EvaluationResult:
 
 def evaluate(
     agent: Predictor,
-    env: gym.Env[Any, Any] | EnvPool,
+    env: gym.Env[Any, Any] | Pool,
     tasks: Any = "all",
     episodes_per_task: int = 20,
     seed: int = 0,
@@ -126,11 +125,13 @@ def evaluate(
     """Evaluate an agent on the tasks of an environment.
 
     Works for the agents of this package, for Stable-Baselines3 models, and for anything else with
-    their ``predict``. Copies of ``env`` are stepped in lock step with batched predictions.
+    their ``predict``. Copies of ``env`` are stepped in lock step with batched predictions, in a
+    native vector environment where it has one.
 
     Args:
         agent: what acts. With ``num_actors``, every actor of its chain is evaluated.
-        env: environment; an ``EnvPool`` saves building the copies at every call.
+        env: environment; what ``gcrl_gym.pools.make_pool`` makes of it saves building copies at
+            every call.
         tasks: ``"all"``, one task id or a list of them. An environment without tasks has the
             single task ``"default"``.
         episodes_per_task: episodes per task, actor and mode.
@@ -143,7 +144,7 @@ def evaluate(
     Raises:
         UserError: unknown task, no episodes, vector environment, or spaces that do not match.
     """
-    pool = env if isinstance(env, EnvPool) else EnvPool(env)
+    pool = env if isinstance(env, (EnvPool, NativePool)) else make_pool(env)
     chosen = task_ids(pool.env, tasks)
     jobs = make_jobs(chosen, episodes_per_task, seed)
     check_observations(agent, pool.env)
@@ -202,7 +203,7 @@ def _shapes(space: gym.Space[Any]) -> Any:
 
 
 def _run(
-    agent: Predictor, pool: EnvPool, jobs: Any, actor: int, mode: Mode, seed: int
+    agent: Predictor, pool: Pool, jobs: Any, actor: int, mode: Mode, seed: int
 ) -> list[Episode]:
     """Run one actor in one mode; its numbers do not depend on which others are run."""
     sampling: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Episodes for evaluation and video: environment copies, fixed tasks and private randomness."""
+"""Episodes for evaluation and video: fixed tasks, private randomness, what an episode gave."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 from numpy.random import MT19937, SeedSequence, mtrand
 
 from gcrl_gym.errors import UserError
+from gcrl_gym.pools import Job, Pool, Task
 
-Task: TypeAlias = int | str  # 1, 2, .. or "default"
 MAX_EPISODE_STEPS = 100_000  # an episode longer than this is an environment without a time limit
-_MONITOR = "stable_baselines3.common.monitor"
 
 
 class Predictor(Protocol):
@@ -31,14 +30,6 @@ class Predictor(Protocol):
         deterministic: bool = False,
     ) -> tuple[Any, Any]:
         """Return the actions for a batch of observations and the next recurrent state."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One episode to run: the task and the seed of everything random in it."""
-
-    task: Task
-    seed: SeedSequence
 
 
 @dataclass(frozen=True)
@@ -62,24 +53,6 @@ class Episode:
     final_distance: float | None
 
 
-def single_env(env: Any) -> gym.Env[Any, Any]:
-    """Return the one Gymnasium environment inside ``env``.
-
-    Stable-Baselines3's ``Monitor`` and ``DummyVecEnv`` are taken off: they only record or batch.
-
-    Raises:
-        UserError: for vector environments that cannot be copied and for anything else.
-    """
-    if type(env).__name__ == "DummyVecEnv":
-        env = env.envs[0]
-    while isinstance(env, gym.Wrapper) and type(env).__module__ == _MONITOR:
-        env = env.env
-    if isinstance(env, gym.Env):
-        return env
-    hint = f"pass gym.make({env!r})" if isinstance(env, str) else "pass one gymnasium environment"
-    raise UserError(f"Cannot run episodes on a {type(env).__name__}: {hint}; it is copied inside.")
-
-
 def task_ids(env: gym.Env[Any, Any], tasks: Any = "all") -> list[Task]:
     """Return the evaluation tasks of ``env``: 1..num_tasks, or ``["default"]`` without tasks.
 
@@ -101,25 +74,6 @@ def task_ids(env: gym.Env[Any, Any], tasks: Any = "all") -> list[Task]:
     if unknown or not wanted:
         raise UserError(f"Unknown evaluation task {unknown}: this environment has {known}.")
     return wanted
-
-
-def rebuild(env: gym.Env[Any, Any], render_mode: str | None = None) -> gym.Env[Any, Any]:
-    """Build another ``env`` from its spec, with ``render_mode``.
-
-    Raises:
-        UserError: when it has no spec, or a wrapper that does not record its arguments.
-    """
-    spec = env.spec
-    missing = [w.name for w in spec.additional_wrappers if w.kwargs is None] if spec else []
-    if spec is None or missing:
-        why = (
-            f"its wrapper {missing[0]} does not record its arguments" if spec else "it has no spec"
-        )
-        raise UserError(f"{env} cannot be built again: {why}; make it with gym.make.")
-    # Many environments do not take the keyword: give it only where it changes something.
-    given = spec.kwargs.get("render_mode") != render_mode
-    keywords: dict[str, Any] = {"render_mode": render_mode} if given else {}
-    return gym.make(spec, disable_env_checker=True, **keywords)
 
 
 @contextlib.contextmanager
@@ -146,66 +100,6 @@ def isolated_rng(seed: SeedSequence) -> Iterator[None]:
             random.setstate(python_state)
             mtrand.set_bit_generator(bit_generator)
             np.random.set_state(numpy_state)  # noqa: NPY002 - the swap drops a pending gaussian
-
-
-class EnvPool:
-    """Up to ``size`` copies of one environment, stepped side by side and used again and again.
-
-    Each copy has a NumPy generator of its own, which stands in for the global one while that copy
-    resets or steps: an episode depends on its seed only, not on what its neighbours draw. An
-    environment that cannot be rebuilt is used itself, alone.
-    """
-
-    def __init__(self, env: Any, size: int = 25) -> None:
-        """Copy ``env``; ``size`` bounds the number of copies, made when they are needed."""
-        self.env = single_env(env)
-        self.size = size
-        self._copies: list[gym.Env[Any, Any]] = []
-        self._generators: list[MT19937] = []
-
-    def grow(self, count: int) -> int:
-        """Make sure of ``count`` copies (at most ``size``) and return how many may be used."""
-        while len(self._copies) < min(count, self.size):
-            try:
-                self._copies.append(rebuild(self.env))
-            except UserError:
-                self._copies, self.size = [self.env], 1
-            self._generators.append(MT19937())
-        return min(count, self.size)
-
-    def reset(self, index: int, job: Job, **options: Any) -> tuple[Any, dict[str, Any]]:
-        """Start ``job`` in copy ``index``; ``options`` join the task in the reset options."""
-        env = self._copies[index]
-        number = int(job.seed.generate_state(1)[0])
-        self._generators[index] = MT19937(job.seed)
-        for space in (env.action_space, env.unwrapped.action_space):
-            space.seed(number)  # OGBench's resets draw stabilising actions from it
-        if job.task != "default":
-            options["task_id"] = job.task
-        with self._own_numpy(index):
-            return env.reset(seed=number, options=options or None)
-
-    def step(self, index: int, action: Any) -> tuple[Any, float, bool, dict[str, Any]]:
-        """Step copy ``index``: observation, reward, whether the episode ended, info."""
-        with self._own_numpy(index):
-            obs, reward, terminated, truncated, info = self._copies[index].step(action)
-        return obs, float(reward), bool(terminated or truncated), info
-
-    def close(self) -> None:
-        """Close the copies; never the environment that was given."""
-        for env in self._copies:
-            if env is not self.env:
-                env.close()
-        self._copies, self._generators = [], []
-
-    @contextlib.contextmanager
-    def _own_numpy(self, index: int) -> Iterator[None]:
-        shared = mtrand.get_bit_generator()
-        mtrand.set_bit_generator(self._generators[index])
-        try:
-            yield
-        finally:
-            mtrand.set_bit_generator(shared)
 
 
 def make_jobs(tasks: Sequence[Task], episodes: int, seed: int) -> list[Job]:
@@ -273,7 +167,7 @@ def distance_of(obs: Any, info: dict[str, Any]) -> float | None:
 
 
 def run_episodes(
-    agent: Predictor, pool: EnvPool, jobs: Sequence[Job], *, actor: int, deterministic: bool
+    agent: Predictor, pool: Pool, jobs: Sequence[Job], *, actor: int, deterministic: bool
 ) -> list[Episode]:
     """Run all jobs, the pool's copies in lock step with one batched ``predict`` per step.
 
@@ -286,37 +180,29 @@ def run_episodes(
     keywords = actor_keywords(agent, actor)
     waiting = list(range(len(jobs)))[::-1]
     running: dict[int, tuple[int, EpisodeLog]] = {}  # copy -> (job number, its log)
-    observations: list[Any] = [None] * count
     done: dict[int, Episode] = {}
 
     def start(copy: int) -> None:
         number = waiting.pop()
-        observations[copy], _ = pool.reset(copy, jobs[number])
+        pool.begin(copy, jobs[number])
         running[copy] = (number, EpisodeLog(jobs[number].task))
 
     for copy in range(count):
         start(copy)
     state, episode_start = None, np.ones(count, dtype=bool)
     while running:
-        # Idle copies keep their last observation: the rows of a recurrent state must not move.
-        actions, state = agent.predict(
-            stack(observations), state, episode_start, deterministic, **keywords
-        )
+        # Idle copies are predicted for as well: the rows of a recurrent state must not move.
+        batch = pool.batch()
+        actions, state = agent.predict(batch, state, episode_start, deterministic, **keywords)
         episode_start = np.zeros(count, dtype=bool)
-        for copy, (number, log) in list(running.items()):
-            observations[copy], reward, ended, info = pool.step(copy, actions[copy])
+        copies = list(running)
+        for copy, (obs, reward, ended, info) in zip(copies, pool.advance(copies, actions)):
+            number, log = running[copy]
             log.add(reward, info)
             if ended:
-                done[number] = log.finish(observations[copy], info)
+                done[number] = log.finish(obs, info)
                 del running[copy]
                 if waiting:
                     start(copy)
                     episode_start[copy] = True
     return [done[number] for number in range(len(jobs))]
-
-
-def stack(observations: Sequence[Any]) -> Any:
-    """Stack observations (arrays or dicts of arrays) along a new first axis."""
-    if isinstance(observations[0], dict):
-        return {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
-    return np.stack(observations)

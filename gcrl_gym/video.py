@@ -19,17 +19,13 @@ from numpy.random import SeedSequence
 from gcrl_gym.checkpoint import atomic_write
 from gcrl_gym.errors import UserError
 from gcrl_gym.evaluation import check_observations
+from gcrl_gym.pools import EnvPool, Job, rebuild, single_env, stack
 from gcrl_gym.rollout import (
-    EnvPool,
     EpisodeLog,
-    Job,
     Predictor,
     actor_keywords,
     isolated_rng,
     make_jobs,
-    rebuild,
-    single_env,
-    stack,
     task_ids,
 )
 

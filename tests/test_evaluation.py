@@ -12,7 +12,8 @@ from gymnasium import spaces
 
 from gcrl_gym.errors import UserError
 from gcrl_gym.evaluation import evaluate
-from gcrl_gym.rollout import EnvPool, Episode, EpisodeLog, make_jobs, run_episodes
+from gcrl_gym.pools import EnvPool, NativePool, make_pool
+from gcrl_gym.rollout import Episode, EpisodeLog, make_jobs, run_episodes
 
 TASKS, LIMIT = 3, 12
 
@@ -280,3 +281,55 @@ def test_endless_episode_is_reported(monkeypatch):
 
     with pytest.raises(UserError, match="TimeLimit"):
         evaluate(Still(), Line(), episodes_per_task=1)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "keywords"),
+    [
+        ("gcrl/Nav2D-v0", {"noise": 0.1}),
+        ("gcrl/Nav2D-v0", {"maze": "procedural", "image_observation": True}),
+        ("gcrl/Nav2DDiscrete-v0", {"maze": "open"}),
+    ],
+)
+@pytest.mark.parametrize("size", [3, 100])
+def test_native_vector_environments_give_the_same_episodes(env_id, keywords, size):
+    env = gym.make(env_id, **keywords)
+
+    class Wanderer:
+        """Acts by what it sees, so that a wrong observation shows."""
+
+        def predict(self, obs, state=None, episode_start=None, deterministic=False):
+            gap = obs["desired_goal"] - obs["achieved_goal"]
+            if isinstance(env.action_space, gym.spaces.Discrete):
+                across = np.abs(gap[:, 0]) > np.abs(gap[:, 1])
+                return np.where(across, 2 + (gap[:, 0] > 0), gap[:, 1] < 0), None
+            seen = obs["observation"].reshape(len(gap), -1).mean(axis=1, keepdims=True)
+            return np.clip(gap + np.sin(seen), -1, 1), None
+
+    native, copies = make_pool(env, size), EnvPool(env, 4)
+    assert isinstance(native, NativePool)
+    jobs = make_jobs([1, 2, "default"], 4, seed=5)
+    for _ in range(2):  # a pool is used again and again
+        found, expected = (
+            run_episodes(Wanderer(), pool, jobs, actor=0, deterministic=True)
+            for pool in (native, copies)
+        )
+        assert found == expected
+    assert len({episode.length for episode in found}) > 2
+    native.close()
+
+
+def test_environments_without_a_native_form_are_copied():
+    assert isinstance(make_pool(gym.make("Line-v0")), EnvPool)
+    wrapped = gym.wrappers.ClipAction(gym.make("gcrl/Nav2D-v0"))
+    assert isinstance(make_pool(wrapped), EnvPool)
+    limited = gym.make("gcrl/Nav2D-v0", max_episode_steps=7)
+    pool = make_pool(limited)
+    assert isinstance(pool, NativePool)
+
+    class Still:
+        def predict(self, obs, *_):
+            return np.zeros((len(obs["achieved_goal"]), 2)), None
+
+    episodes = run_episodes(Still(), pool, make_jobs([1], 2, 0), actor=0, deterministic=True)
+    assert [episode.length for episode in episodes] == [7, 7]
