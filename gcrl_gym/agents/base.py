@@ -126,6 +126,8 @@ class OfflineAgent(BaseAlgorithm):
         if self.dataset is not None:
             self.set_dataset(self.dataset)
 
+    _wrap_env = staticmethod(inputs.wrap_env)
+
     # What an agent writes ------------------------------------------------------------------
 
     @abstractmethod

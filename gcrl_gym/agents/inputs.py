@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from gcrl_gym import datasets
 from gcrl_gym.agents.policy import split_space
@@ -99,6 +100,12 @@ def _literal_values(hint: Any) -> tuple[Any, ...]:
     if set(parts) - {bool} and all(part is bool or get_origin(part) is Literal for part in parts):
         return (True, False, *(value for part in parts for value in get_args(part)))
     return ()
+
+
+def wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+    """Wrap as Stable-Baselines3 does, but leave the channels of pictures as the data has them."""
+    wrapped = BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+    return wrapped.venv if isinstance(wrapped, VecTransposeImage) else wrapped
 
 
 def resolve_env(

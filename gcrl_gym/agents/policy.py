@@ -103,6 +103,9 @@ class GoalPolicy(BasePolicy):
             batch: as sampled from the dataset.
             standardize: standardise observations and goals too, not only rescale actions.
         """
+        if batch.observations.ndim > 2:  # pictures
+            batch.observations = batch.observations.flatten(1).float()
+            batch.next_observations = batch.next_observations.flatten(1).float()
         if standardize:
             batch.observations = self.normalize_observations(batch.observations)
             batch.next_observations = self.normalize_observations(batch.next_observations)

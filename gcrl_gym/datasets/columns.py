@@ -222,41 +222,38 @@ class Columns:
 
 
 def as_numbers(name: str, values: Any) -> Array:
-    """Return ``values`` as a numeric or boolean array.
+    """Return ``values`` as a numeric or boolean array in this machine's byte order.
 
     Raises:
         UserError: for ragged, object or text arrays.
     """
     try:
         array = np.asarray(values)
-    except ValueError as error:
-        raise UserError(f"{name} is ragged ({error}); give one array of equal rows.") from None
+    except ValueError:
+        raise UserError(f"{name} is ragged{_odd_row(values)}; give rows of one length.") from None
+    except (TypeError, RuntimeError):  # what some tensors raise
+        kind = type(values).__name__
+        raise UserError(f"{name} is a {kind} that NumPy cannot read; pass an array.") from None
     if array.dtype.kind not in "fiub":
         raise UserError(f"{name} has dtype {array.dtype}; expected numbers or booleans.")
-    return array
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _odd_row(values: Any) -> str:
+    """Say which row of a ragged list is not as long as the first, "" where that is not it."""
+    if not isinstance(values, (list, tuple)):
+        return ""
+    sizes = [len(row) if hasattr(row, "__len__") else None for row in values]
+    odd = next((row for row, size in enumerate(sizes) if size != sizes[0]), None)
+    if odd is None:
+        return ""
+    found, usual = (
+        "a single number" if size is None else f"of length {size}"
+        for size in (sizes[odd], sizes[0])
+    )
+    return f" (row {odd} is {found}, row 0 {usual})"
 
 
 def column_dtype(array: Array) -> str:
     """Dtype in which a column is kept: integers as stored, everything else float32."""
     return str(array.dtype) if array.dtype.kind in "iu" else "float32"
-
-
-def as_actions(name: str, values: Any) -> Array:
-    """Return actions as float ``(N, A)`` or int64 ``(N,)``.
-
-    Raises:
-        UserError: for several integers per action, or more than two dimensions.
-    """
-    array = as_numbers(name, values)
-    if array.dtype.kind in "iub":
-        if array.ndim == 2 and array.shape[1] == 1:
-            array = array[:, 0]
-        if array.ndim != 1:
-            raise UserError(
-                f"{name} has dtype {array.dtype} and shape {array.shape}; discrete actions are "
-                "one integer per row, shape (N,); pass continuous actions as floats."
-            )
-        return array.astype(np.int64)
-    if array.ndim != 2:
-        raise UserError(f"{name} has shape {array.shape}; expected (N, action width).")
-    return array

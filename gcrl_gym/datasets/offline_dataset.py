@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from gcrl_gym.datasets import from_memory
+from gcrl_gym.datasets.array_checks import LARGEST_ACTION, observation_leaf
 from gcrl_gym.datasets.columns import Array, Columns
+from gcrl_gym.datasets.from_csv import columns_from_csv
+from gcrl_gym.datasets.from_episodes import columns_from_episodes
+from gcrl_gym.datasets.from_memory import columns_from_arrays
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -104,6 +107,9 @@ class OfflineDataset:
         """Build from flat transition arrays of ``N`` rows, laid out as in D4RL.
 
         An episode ends at each row that is terminated or truncated, and the last row must be one.
+        A row with both flags, which Gymnasium allows, is terminated: nothing follows the end of a
+        task. One warning counts such rows.
+
         Without ``next_observations`` the state after an episode's last row is unknown: where that
         row is truncated it becomes the episode's last state (its action is dropped, as D4RL's
         ``qlearning_dataset`` does); where it is terminated the transition is kept and its next
@@ -111,33 +117,36 @@ class OfflineDataset:
 
         Args:
             observations: ``(N, *shape)``; integer observations (images) keep their dtype.
-            actions: ``(N, A)`` floats or ``(N,)`` integers.
+            actions: ``(N, A)`` floats or ``(N,)`` integers, discrete actions from 0 on.
             rewards: ``(N,)``; zeros when None.
             terminated: ``(N,)`` booleans or 0/1: the task ended, no bootstrap.
             truncated: ``(N,)`` booleans or 0/1: the recording ended (time limit), bootstrap.
-            next_observations: ``(N, *shape)``; must equal the next row inside an episode.
+            next_observations: ``(N, *shape)``; must equal the next row inside an episode, up to a
+                relative 1e-6.
             achieved_goals: ``(N, G)``, needs ``desired_goals``.
             desired_goals: ``(N, G)``, needs ``achieved_goals``.
             goal_is_observation: goals are observations.
-            observation_space: space of one observation.
+            observation_space: space of one observation, or a Dict with the goal keys.
             action_space: space of one action.
             metadata: kept with the dataset.
 
         Raises:
-            UserError: lengths or shapes that differ, no rows, a last row that does not end an
-                episode, NaN or infinity, a next observation that is not the next row.
+            UserError: lengths or shapes that differ or that the spaces do not have, no rows, a last
+                row that does not end an episode, NaN or infinity, a flag other than 0 and 1, a
+                discrete action outside its space, a next observation that is not the next row.
         """
-        columns = from_memory.columns_from_arrays(
+        columns = columns_from_arrays(
             observations,
             actions,
             {"rewards": rewards, "terminated": terminated, "truncated": truncated},
             next_observations=next_observations,
             goals={"achieved_goals": achieved_goals, "desired_goals": desired_goals},
+            spaces=(observation_space, action_space),
         )
         return cls(
             columns,
             goal_is_observation=goal_is_observation,
-            observation_space=observation_space,
+            observation_space=observation_leaf(observation_space),
             action_space=action_space,
             metadata=metadata,
         )
@@ -145,7 +154,7 @@ class OfflineDataset:
     @classmethod
     def from_episodes(
         cls,
-        episodes: Sequence[Mapping[str, Any]],
+        episodes: Iterable[Mapping[str, Any]],
         *,
         goal_is_observation: bool = False,
         observation_space: gym.Space[Any] | None = None,
@@ -154,22 +163,30 @@ class OfflineDataset:
     ) -> OfflineDataset:
         """Build from whole episodes.
 
+        An episode whose last step is not terminated is truncated there; where it is flagged as both
+        it is terminated, and one warning counts such episodes.
+
         Args:
-            episodes: one mapping per episode with ``observations`` (T+1 rows, or a mapping of
-                ``observation``, ``achieved_goal`` and ``desired_goal`` with T+1 rows each),
-                ``actions`` (T rows) and optionally ``rewards`` and ``terminations`` (T rows).
+            episodes: one mapping per episode, in a list or from a generator, with ``observations``
+                (T+1 rows, or a mapping of ``observation``, ``achieved_goal`` and ``desired_goal``
+                with T+1 rows each), ``actions`` (T rows) and optionally ``rewards``,
+                ``terminations`` and ``truncations`` (T rows, the last set only at the end).
+                ``next_observations`` (T rows) are compared with the observations; ``id``, ``seed``,
+                ``options`` and ``infos`` of Minari's episodes are not read.
             goal_is_observation: goals are observations.
-            observation_space: space of one observation.
+            observation_space: space of one observation, or a Dict with the goal keys.
             action_space: space of one action.
             metadata: kept with the dataset.
 
         Raises:
-            UserError: no episodes, lengths or widths that differ, NaN or infinity.
+            UserError: no episodes, an unknown key, lengths or shapes that differ or that the spaces
+                do not have, NaN or infinity, a flag other than 0 and 1, a discrete action outside
+                its space.
         """
         return cls(
-            from_memory.columns_from_episodes(episodes),
+            columns_from_episodes(episodes, (observation_space, action_space)),
             goal_is_observation=goal_is_observation,
-            observation_space=observation_space,
+            observation_space=observation_leaf(observation_space),
             action_space=action_space,
             metadata=metadata,
         )
@@ -179,28 +196,40 @@ class OfflineDataset:
         cls,
         path: str | Path,
         columns: Mapping[str, str | Sequence[str]] | None = None,
-        **keywords: Any,
+        *,
+        goal_is_observation: bool = False,
+        observation_space: gym.Space[Any] | None = None,
+        action_space: gym.Space[Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> OfflineDataset:
         """Build from a CSV file with a header and one row per step.
 
         Columns ``observation_0, observation_1, .., action_0, .., reward, terminated, truncated``
-        are found by these names (``action`` alone, whole numbers: discrete actions);
-        ``next_observation_*``, ``achieved_goal_*``, ``desired_goal_*`` and ``episode`` (a number
-        per episode, in place of ``truncated``) are optional. The rules are those of `from_arrays`.
+        are found by these names, numbered from 0 without gaps (``action`` alone: discrete actions,
+        unless ``action_space`` is a Box); ``next_observation_*``, ``achieved_goal_*``,
+        ``desired_goal_*`` and ``episode`` (a number per episode, in place of ``truncated``) are
+        optional. A misspelt column is refused, one that is not used is named in a warning. Blank
+        lines and those that begin with ``#`` are skipped. The rules are those of `from_arrays`.
 
         Args:
-            path: the file.
+            path: the file, UTF-8 text with or without a byte-order mark.
             columns: other column names, such as ``{"observations": ["x", "y"], "actions": "u"}``.
-            **keywords: ``goal_is_observation``, ``observation_space``, ``action_space``,
-                ``metadata`` of `from_arrays`.
+            goal_is_observation: goals are observations.
+            observation_space: space of one observation, or a Dict with the goal keys.
+            action_space: space of one action.
+            metadata: kept with the dataset.
 
         Raises:
-            UserError: a missing column, a cell that is not a number, and all of `from_arrays`.
+            UserError: a missing or misspelt column, a cell that is not a number, a row of another
+                width, and all of `from_arrays`; naming the file and the line.
         """
-        from gcrl_gym.datasets.from_csv import arrays_from_csv
-
-        arrays: dict[str, Any] = {**arrays_from_csv(path, columns)}
-        return cls.from_arrays(**arrays, **keywords)
+        return cls(
+            columns_from_csv(path, columns, (observation_space, action_space)),
+            goal_is_observation=goal_is_observation,
+            observation_space=observation_leaf(observation_space),
+            action_space=action_space,
+            metadata=metadata,
+        )
 
     @property
     def state_only(self) -> bool:
@@ -294,7 +323,7 @@ def _default_space(column: Array) -> gym.Space[Any]:
     shape = column.shape[1:]
     if column.dtype.kind == "f":
         return spaces.Box(-np.inf, np.inf, shape, np.float32)
-    if not shape:
+    if not shape and column.min() >= 0 and column.max() <= LARGEST_ACTION:
         return spaces.Discrete(int(column.max()) + 1)
     limits = np.iinfo(column.dtype)
     return spaces.Box(limits.min, limits.max, shape, column.dtype.type)

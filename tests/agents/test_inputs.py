@@ -139,3 +139,46 @@ def test_reward_transform_reaches_the_batches():
     assert GCBC.load(again).reward_transform == "minus_one"
     with pytest.raises(UserError, match=r"reward_transform is 'minus_ones'.*Did you mean"):
         GCBC(env, plain, reward_transform="minus_ones", **SMALL)
+
+
+def picture_episodes(env, count=3):
+    """Random episodes of an environment with Dict goals."""
+    episodes = []
+    for seed in range(count):
+        observation, _ = env.reset(seed=seed)
+        seen, actions, ended = [observation], [], False
+        while not ended:
+            actions.append(env.action_space.sample())
+            observation, _, terminated, truncated, _ = env.step(actions[-1])
+            seen.append(observation)
+            ended = terminated or truncated
+        ends = np.arange(len(actions)) == len(actions) - 1
+        episodes.append(
+            {
+                "observations": {key: np.stack([s[key] for s in seen]) for key in seen[0]},
+                "actions": np.stack(actions),
+                "rewards": np.zeros(len(actions)),
+                "terminations": ends & terminated,
+                "truncations": ends & (not terminated),
+            }
+        )
+    return episodes
+
+
+@pytest.mark.parametrize("kind", [GCBC, POGO])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_pictures_are_learned_from_as_they_are_stored(kind, normalize, tmp_path):
+    env = gym.make("gcrl/Nav2D-v0", image_observation=True, max_episode_steps=10)
+    episodes = picture_episodes(env)
+    dataset = OfflineDataset.from_episodes(episodes)
+    assert dataset.observations.dtype == np.uint8
+    agent = kind(env, dataset, normalize=normalize, seed=0, **SMALL).learn(2)
+    assert agent.observation_space["observation"].shape == (64, 64, 3)
+    observation, _ = env.reset(seed=0)
+    action, _ = agent.predict(observation, deterministic=True)
+    batch, _ = agent.predict({k: v[None] for k, v in observation.items()}, deterministic=True)
+    assert action.shape == (2,)
+    np.testing.assert_allclose(batch[0], action, rtol=1e-5)
+    agent.save(tmp_path / "agent")
+    again, _ = kind.load(tmp_path / "agent").predict(observation, deterministic=True)
+    np.testing.assert_array_equal(again, action)

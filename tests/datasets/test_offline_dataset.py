@@ -158,7 +158,10 @@ BAD_EPISODES = {
     ),
     "no steps": ([EPISODE | {"actions": np.zeros((0, 1))}], "no actions"),
     "goal keys": ([EPISODE | {"observations": {"state": np.zeros((3, 1))}}], r"\['state'\]"),
-    "widths": ([EPISODE, EPISODE | {"actions": np.zeros((2, 4))}], r"episodes\[1\] has Layout"),
+    "widths": (
+        [EPISODE, EPISODE | {"actions": np.zeros((2, 4))}],
+        r"episodes\[1\] actions: .* \(4,\)",
+    ),
     # Rewards may be left out of some episodes, but are checked where given.
     "nan": (
         [EPISODE, EPISODE | {"rewards": [0, np.nan]}],
