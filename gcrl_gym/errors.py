@@ -7,7 +7,13 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in what the user passed: one sentence saying what, where and how to fix it."""
+    """A mistake in what the user passed: one sentence saying what, where and how to fix it.
+
+    Attributes:
+        exit_status: of a command that ends with it.
+    """
+
+    exit_status = 2
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

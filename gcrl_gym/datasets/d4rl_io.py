@@ -86,7 +86,7 @@ def convert_d4rl(
         raise UserError(f"open_tail is {open_tail!r}; choose 'keep' or 'drop'.")
     entry = _entry(path, dataset_id, goals)
     arrays = read_d4rl(path)
-    _check_fits(path, entry, arrays)
+    check_fits(path, entry, arrays)
     bounds = episode_bounds(path, entry, arrays)
     report = ReportBuilder(path.name, _checksum(path))
     published = entry.remote.sha256
@@ -164,7 +164,7 @@ def _entry(path: Path, dataset_id: str | None, goals: bool) -> Entry:
     return entry
 
 
-def _check_fits(path: Path, entry: Entry, arrays: D4RLArrays) -> None:
+def check_fits(path: Path, entry: Entry, arrays: D4RLArrays) -> None:
     """Check the widths against the family, and the goals where they are needed."""
     for key, width in zip(("observations", "actions"), entry.family.widths):
         found = getattr(arrays, key).shape[1]
@@ -222,7 +222,7 @@ def _check_next(path: Path, arrays: D4RLArrays, positions: int, rows: Array) -> 
     if len(wrong):
         raise UserError(
             f"{path}: next_observations in row {wrong[0]} is not the observation of row "
-            f"{wrong[0] + 1}, nor in {len(wrong) - 1} other rows, although no episode ends there; "
+            f"{wrong[0] + 1} ({len(wrong)} such rows), although no episode ends there; "
             "the array belongs to another file, is shifted or damaged: remove or repair it."
         )
 

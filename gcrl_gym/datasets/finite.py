@@ -12,7 +12,7 @@ from gcrl_gym.errors import UserError
 
 Flags = npt.NDArray[np.bool_]
 _PIECE = 2**16  # rows looked at together, so that the search takes little memory
-_LARGEST = float(np.finfo(np.float32).max)
+_LARGEST = np.finfo(np.float32).max  # a float32 number, as float16 has none so large
 
 
 def first_bad_row(array: Array) -> int | None:

@@ -3,12 +3,15 @@
 HDF5 episodes are read straight into reused buffers, which skips the copies and the unused columns
 of Minari's own iteration; every other storage goes through that iteration. The first load leaves a
 flat cache beside the data (see cache.py).
+
+How flags are read (see minari_checks.py): the group is the episode, so a last step without a flag
+is truncated; with both flags it is terminated, which one warning of the first load says.
+Truncations before the last step are refused, as are missing flags and flags other than 0 and 1.
 """
 
 from __future__ import annotations
 
-import math
-import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,45 +21,38 @@ from gymnasium import spaces
 
 from gcrl_gym.datasets import cache
 from gcrl_gym.datasets.columns import RELEASE_BYTES, Array, Columns, Layout
-from gcrl_gym.datasets.env_specs import open_lenient
 from gcrl_gym.datasets.from_memory import GOAL_KEYS, put
-from gcrl_gym.errors import UserError, nearest
+from gcrl_gym.datasets.minari_checks import (
+    Spaces,
+    ends_with,
+    episode_arrays,
+    episode_defects,
+    layout_defect,
+    leaf_spaces,
+    marks_success,
+)
+from gcrl_gym.datasets.minari_episodes import (
+    Broken,
+    data_file,
+    each_episode,
+    is_hdf5,
+    place_of,
+    why_unreadable,
+)
+from gcrl_gym.datasets.minari_open import check_data, check_metadata, open_minari
+from gcrl_gym.errors import UserError
 from gcrl_gym.progress import with_progress
 
 if TYPE_CHECKING:
     import gymnasium as gym
     from minari import MinariDataset
 
+__all__ = ["open_minari", "read_minari"]
+
 _METADATA_BYTES = 2**20
 
 Keys = dict[str, str]  # column name -> path inside an episode
-
-
-def open_minari(source: MinariDataset | str | Path) -> MinariDataset:
-    """Return a MinariDataset from one, its folder, or the id of a local one.
-
-    Raises:
-        UserError: nothing there, or metadata that cannot be read.
-    """
-    import minari
-
-    if isinstance(source, minari.MinariDataset):
-        return source
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = minari.storage.get_dataset_path(str(source))
-    if (folder / "data").is_dir():
-        folder = folder / "data"
-    if not (folder / "metadata.json").is_file():
-        raise UserError(
-            f"No Minari dataset {str(source)!r}: {folder / 'metadata.json'} does not exist."
-            f"{nearest(str(source), _local_ids())} Pass the id or folder of a local dataset, or "
-            "make it with gcrl_gym.load_dataset(id)."
-        )
-    try:
-        return open_lenient(folder)
-    except (ValueError, KeyError, TypeError, AssertionError, OSError) as error:
-        raise UserError(f"Cannot open the Minari dataset in {folder}: {error}") from error
+Arrays = dict[str, Array]  # path inside an episode -> its array
 
 
 def read_minari(source: MinariDataset | str | Path) -> tuple[Columns, MinariDataset]:
@@ -69,7 +65,7 @@ def read_minari(source: MinariDataset | str | Path) -> tuple[Columns, MinariData
         UserError: see `OfflineDataset.from_minari`.
     """
     dataset = open_minari(source)
-    layout, keys = _layout_of(dataset)
+    layout, keys = layout_of(dataset)
     folder = Path(dataset.storage.data_path)
     whole = dataset.total_episodes == dataset.storage.total_episodes
     cached = whole and folder.name == "data"  # elsewhere the cache could meet another dataset's
@@ -77,8 +73,9 @@ def read_minari(source: MinariDataset | str | Path) -> tuple[Columns, MinariData
         raise UserError(f"{folder}: the dataset {dataset.id!r} holds no episodes.")
     columns = cache.load(folder, layout) if cached else None
     if columns is None:
+        check_data(folder, check_metadata(folder / "metadata.json"))
         state_only = bool(dataset.storage.metadata.get("state_only"))
-        steps, episodes = int(dataset.total_steps), int(dataset.total_episodes)
+        steps, episodes = _total_steps(dataset), int(dataset.total_episodes)
         with cache.draft(folder if cached else None, layout, steps, episodes) as draft:
             _fill(draft.columns, dataset, keys)
             draft.columns.require_finite(str(folder), state_only)
@@ -86,18 +83,23 @@ def read_minari(source: MinariDataset | str | Path) -> tuple[Columns, MinariData
     return columns, dataset
 
 
-def _local_ids() -> list[str]:
-    import minari
+def _total_steps(dataset: MinariDataset) -> int:
+    """Return the number of steps; Minari reads that of a part from the data of its episodes."""
+    try:
+        return int(dataset.total_steps)
+    except (KeyError, ValueError, OSError) as error:
+        raise UserError(
+            f"{dataset.storage.data_path}: the number of steps of an episode cannot be read "
+            f"({error}); load the whole dataset, or convert it again."
+        ) from error
 
-    return [
-        str(path.parent.relative_to(minari.storage.get_dataset_path()))
-        for path in minari.storage.get_dataset_path().rglob("data")
-        if path.is_dir()
-    ]
 
+def layout_of(dataset: MinariDataset) -> tuple[Layout, Keys]:
+    """Work out the columns from the dataset's spaces.
 
-def _layout_of(dataset: MinariDataset) -> tuple[Layout, Keys]:
-    """Work out the columns from the dataset's spaces."""
+    Raises:
+        UserError: spaces that agents cannot be trained on.
+    """
     space, name = dataset.observation_space, f"Minari dataset {dataset.id!r}"
     keys = {"rewards": "rewards", "terminated": "terminations", "actions": "actions"}
     goals: dict[str, int] = {}
@@ -147,19 +149,24 @@ def _fill(columns: Columns, dataset: MinariDataset, keys: Keys) -> None:
     """Read the episodes into zeroed columns."""
     folder, steps = Path(dataset.storage.data_path), dataset.total_steps
     views = {name: columns[name] for name in keys}
-    lengths, start, released = [], 0, 0
+    lengths: list[int] = []
+    start = released = 0
     release_rows = max(1, RELEASE_BYTES // columns.layout.nbytes(1))
-    read = _episodes(dataset, keys, views)
-    for place, parts in with_progress(read, f"Reading {dataset.id}", total=len(columns.lengths)):
-        length = len(parts["actions"])
-        _require_lengths(place, parts, length)
+    expected = leaf_spaces(dataset.observation_space, dataset.action_space)
+    both: list[int] = []
+    read = _episodes(dataset, keys, views, expected)
+    for place, arrays in with_progress(read, f"Reading {dataset.id}", total=len(columns.lengths)):
+        _require_sound(place, arrays, expected)
+        length = len(arrays["rewards"])
         if start + length + 1 > len(columns.rows):
             raise UserError(
                 f"{folder / 'metadata.json'} says total_steps is {steps}, but the episodes hold "
                 "more; correct it or convert the dataset again."
             )
-        for name, array in parts.items():
-            put(views[name], slice(start, start + len(array)), array)
+        for name, key in keys.items():
+            put(views[name], slice(start, start + len(arrays[key])), arrays[key])
+        if all(ends_with(arrays)):
+            both.append(len(lengths))
         lengths.append(length)
         start += length + 1
         if start - released > release_rows:
@@ -171,45 +178,37 @@ def _fill(columns: Columns, dataset: MinariDataset, keys: Keys) -> None:
             f"{sum(lengths)}; correct it or convert the dataset again."
         )
     columns.lengths[:] = lengths
+    if both and not marks_success(dataset.storage.metadata):
+        warnings.warn(
+            f"{folder}: {len(both)} episodes (first: {both[0]}) end terminated and truncated at "
+            "once; they are taken as terminated.",
+            stacklevel=2,
+        )
 
 
-def _require_lengths(place: str, parts: dict[str, Array], steps: int) -> None:
-    """Check that states have one row more than actions and flags."""
-    for name, array in parts.items():
-        extra = int(name in ("observations", "achieved_goals", "desired_goals"))
-        if len(array) != steps + extra or steps == 0:
-            raise UserError(
-                f"{place}: {name} has {len(array)} rows; expected {steps + extra} (episodes have "
-                f"T >= 1 actions and T+1 observations). Convert the dataset again."
-            )
+def _require_sound(place: str, arrays: Arrays, expected: Spaces) -> None:
+    """Refuse an episode with a defect; bad floats are found later, in all columns at once."""
+    for text in episode_defects(arrays, expected, finite=False):
+        raise _refusal(place, text)
+
+
+def _refusal(place: str, text: str) -> UserError:
+    return UserError(f"{place}: {text}; repair the dataset (gcrl data check) or convert it again.")
 
 
 def _episodes(
-    dataset: MinariDataset, keys: Keys, views: dict[str, Array]
-) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Yield ``(where it is, arrays by column name)`` for each episode."""
-    path = Path(dataset.storage.data_path) / "main_data.hdf5"
-    if path.is_file() and not _has_images(dataset):
-        yield from _hdf5_episodes(path, dataset.episode_indices, keys, views)
+    dataset: MinariDataset, keys: Keys, views: dict[str, Array], expected: Spaces
+) -> Iterator[tuple[str, Arrays]]:
+    """Yield ``(where it is, arrays by path)`` for each episode."""
+    if is_hdf5(dataset) and not _has_images(dataset):
+        columns = {key: views[name] for name, key in keys.items()}
+        yield from _hdf5_episodes(dataset, columns, expected)
         return
-    folder = dataset.storage.data_path
-    try:
-        for episode in dataset.iterate_episodes():
-            place = f"{folder} episode {episode.id}"
-            yield place, {name: _follow(episode, key) for name, key in keys.items()}
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"Cannot read the episodes in {folder}: {error}") from error
-
-
-def _follow(episode: Any, key: str) -> Array:
-    """Return ``episode.a["b"]`` for the key ``a/b``."""
-    head, *rest = key.split("/")
-    value = getattr(episode, head)
-    for part in rest:
-        value = value[part]
-    return np.asarray(value)
+    for index, episode in each_episode(dataset):
+        place = place_of(dataset, index)
+        if isinstance(episode, Broken):
+            raise _refusal(place, episode.reason)
+        yield place, episode_arrays(episode)
 
 
 def _has_images(dataset: MinariDataset) -> bool:
@@ -220,30 +219,33 @@ def _has_images(dataset: MinariDataset) -> bool:
 
 
 def _hdf5_episodes(
-    path: Path, indices: Array, keys: Keys, views: dict[str, Array]
-) -> Iterator[tuple[str, dict[str, Array]]]:
+    dataset: MinariDataset, columns: dict[str, Array], expected: Spaces
+) -> Iterator[tuple[str, Arrays]]:
     """Yield the episodes of a Minari HDF5 file; the arrays are buffers reused by the next one."""
     import h5py
 
     buffers: dict[str, Array] = {}
-    try:
-        with h5py.File(path, "r") as file:
-            _limit_metadata_cache(file)
-            for index in indices:
-                place = f"{path} episode_{index}"
-                parts = {}
-                for name, key in keys.items():
+    types: dict[str, tuple[Any, np.dtype[Any]]] = {}
+    path = data_file(dataset)
+    with h5py.File(path, "r") as file:
+        _limit_metadata_cache(file)
+        for index in dataset.episode_indices:
+            arrays: Arrays = {}
+            place = f"{path} episode_{index}"
+            try:
+                for key, space in expected.items():
                     leaf = h5py.h5d.open(file.id, f"episode_{index}/{key}".encode())
-                    parts[name] = _read_leaf(leaf, name, views[name], buffers)
-                yield place, parts
-    except KeyError as error:
-        raise UserError(f"{place} has no {key!r} ({error.args[0]}).") from error
-    except (OSError, TypeError) as error:
-        size = os.path.getsize(path)
-        raise UserError(
-            f"Cannot read {path} ({size} bytes): {error}. The file is damaged or incomplete; "
-            "convert or copy it again."
-        ) from error
+                    shape, stored = leaf.shape or (), _stored_dtype(leaf, key, types)
+                    defect = layout_defect(key, shape, stored, space)
+                    if defect is not None:
+                        raise _refusal(place, defect)
+                    arrays[key] = _buffer(key, shape, stored, columns.get(key), buffers)
+                    if arrays[key].size:
+                        leaf.read(h5py.h5s.ALL, h5py.h5s.ALL, arrays[key])
+            except (KeyError, OSError, TypeError, RuntimeError) as error:
+                reason = why_unreadable(dataset, int(index), error)
+                raise _refusal(place, reason) from error
+            yield place, arrays
 
 
 def _limit_metadata_cache(file: Any) -> None:
@@ -255,19 +257,33 @@ def _limit_metadata_cache(file: Any) -> None:
     file.id.set_mdc_config(config)
 
 
-def _read_leaf(leaf: Any, name: str, view: Array, buffers: dict[str, Array]) -> Array:
-    """Read one HDF5 array, converting to the column's dtype on the way."""
-    import h5py
+def _stored_dtype(
+    leaf: Any, key: str, types: dict[str, tuple[Any, np.dtype[Any]]]
+) -> np.dtype[Any]:
+    """Return the dtype of an HDF5 array; translating it takes longer than reading a few rows."""
+    kind = leaf.get_type()
+    known = types.get(key)
+    if known is None or not kind.equal(known[0]):
+        known = types[key] = kind, leaf.dtype
+    return known[1]
 
-    shape = leaf.shape
-    if len(shape) == 0 or math.prod(shape[1:]) != math.prod(view.shape[1:]):
-        raise TypeError(f"{name} has shape {shape}; expected rows of shape {view.shape[1:]}")
-    buffer = buffers.get(name)
-    if buffer is None or len(buffer) < shape[0] or buffer.shape[1:] != shape[1:]:
-        # The flags are an HDF5 enumeration, which only reads as what it is.
-        dtype = np.dtype(bool) if leaf.dtype == bool else view.dtype
-        buffer = buffers[name] = np.empty((2 * shape[0], *shape[1:]), dtype)
+
+def _buffer(
+    key: str,
+    shape: tuple[int, ...],
+    stored: np.dtype[Any],
+    view: Array | None,
+    buffers: dict[str, Array],
+) -> Array:
+    """Return an array to read into, of the column's dtype where HDF5 may convert on the way."""
+    dtype = np.dtype(np.float32) if view is None else view.dtype
+    if stored.kind == "b" or (dtype.kind in "iu" and stored != dtype):
+        # The flags are an HDF5 enumeration, which only reads as what it is; numbers that have to
+        # be whole are looked at before they are converted.
+        dtype = stored.newbyteorder("=")
+    buffer = buffers.get(key)
+    fits = buffer is not None and buffer.shape[1:] == shape[1:] and buffer.dtype == dtype
+    if buffer is None or not fits or len(buffer) < shape[0]:
+        buffer = buffers[key] = np.empty((2 * shape[0], *shape[1:]), dtype)
     part: Array = buffer[: shape[0]]
-    if part.size:
-        leaf.read(h5py.h5s.ALL, h5py.h5s.ALL, part)
     return part

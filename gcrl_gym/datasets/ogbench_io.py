@@ -148,7 +148,7 @@ def _checksum(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _check_fits(name: DatasetName, file: OGBenchFile) -> None:
+def check_fits(name: DatasetName, file: OGBenchFile) -> None:
     """Check the arrays against the environment that the name tells."""
     expected = expected_shapes(name)
     if expected is None:
@@ -220,7 +220,7 @@ def _stream(
                 f"{path} holds {_shapes(file)}, but {paths[0].name} holds {shapes}; the files of a "
                 "folder must belong to one dataset."
             )
-        _check_fits(name, file)
+        check_fits(name, file)
         ends += int(file.arrays["terminals"].sum())
         regular |= file.regular
         unknown |= set(file.unknown)

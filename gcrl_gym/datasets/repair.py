@@ -1,218 +1,194 @@
-"""Repaired copies of damaged data: what is broken is left out or mended, the original stays."""
+"""Repaired copies of damaged Minari datasets; repair_files.py has those of source files.
+
+What is broken is left out or mended, and said; the original stays as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gcrl_gym.checkpoint import atomic_write
-from gcrl_gym.datasets.columns import Array
+from gcrl_gym.datasets.check import MOST_DEFECTS, check_minari
+from gcrl_gym.datasets.minari_checks import (
+    count_steps,
+    ends_with,
+    episode_arrays,
+    episode_defects,
+    info_defects,
+    leaf_spaces,
+    marks_success,
+)
+from gcrl_gym.datasets.minari_episodes import Broken, each_episode, stored_indices
+from gcrl_gym.datasets.minari_open import check_data, check_metadata
 from gcrl_gym.errors import UserError
 
 if TYPE_CHECKING:
     from minari import MinariDataset
-
-Mask = npt.NDArray[np.bool_]
-
-
-def repaired_name(path: Path) -> Path:
-    """Return the name of the repaired copy of a file, beside it."""
-    return path.with_name(f"{path.stem}.repaired{path.suffix}")
+    from minari.data_collector import EpisodeBuffer
 
 
-def repair_minari(dataset: MinariDataset) -> tuple[MinariDataset, list[str]]:
+@dataclass
+class _Plan:
+    """What becomes of the episodes.
+
+    Args:
+        kept: episodes of the copy, with the infos that are left out of each.
+        left_out: a sentence for each of the others.
+        steps: number of steps of the readable episodes.
+        unended: episodes whose last step has no flag.
+        both: episodes whose last step has both flags.
+    """
+
+    kept: dict[int, set[str]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    steps: int = 0
+    unended: list[int] = field(default_factory=list)
+    both: list[int] = field(default_factory=list)
+
+
+def repair_minari(
+    dataset: MinariDataset, *, overwrite: bool = False
+) -> tuple[MinariDataset, list[str]]:
     """Write the sound episodes of a Minari dataset as ``<name>-repaired-vN``.
+
+    Infos with bad values or a wrong length are left out of their episode, which is kept; the last
+    step of an episode gets exactly one flag.
+
+    Args:
+        dataset: the dataset.
+        overwrite: replace an existing repaired copy.
 
     Returns:
         The new dataset and one sentence per thing that was done.
 
     Raises:
-        UserError: no episode is sound, or the repaired dataset exists.
+        UserError: nothing to mend, no sound episode, an existing copy, or one with defects left.
     """
-    from gcrl_gym.datasets.check import episode_defects
     from gcrl_gym.datasets.minari_io import write_minari
 
-    metadata = dict(dataset.storage.metadata)
-    state_only = bool(metadata.get("state_only"))
-    sound, dropped = [], []
-    for episode in dataset.iterate_episodes():
-        broken = next(episode_defects(episode, state_only), None)
-        if broken is None:
-            sound.append(_as_buffer(episode))
-        else:
-            dropped.append(f"episode {episode.id} left out: {broken}")
-    if not sound:
+    folder = Path(dataset.storage.data_path)
+    known = check_metadata(folder / "metadata.json")
+    check_data(folder, known)
+    whole = dataset.total_episodes == known["total_episodes"]
+    indices = stored_indices(dataset) if whole else [int(i) for i in dataset.episode_indices]
+    plan = _plan(dataset, indices)
+    done = _sentences(plan, known if whole else None, len(indices))
+    if not plan.kept:
         raise UserError(f"No episode of {dataset.id!r} is sound; nothing to repair it from.")
-    name, _, version = str(dataset.id).rpartition("-v")
-    # The rest, the evaluation environment among it, is kept as it is.
-    own = {"total_steps", "total_episodes", "dataset_id", "dataset_size", "data_format"}
-    own |= {"observation_space", "action_space", "env_spec"}
+    if not done:
+        raise UserError(f"There is nothing in {dataset.id!r} that can be repaired.")
     written = write_minari(
-        f"{name}-repaired-v{version}",
-        sound,
+        repaired_id(str(dataset.id)),
+        _buffers(dataset, plan.kept),
         observation_space=dataset.observation_space,
         action_space=dataset.action_space,
         env_spec=dataset.env_spec,
-        metadata={k: v for k, v in metadata.items() if k not in own}
-        | {"repaired_from": str(dataset.id), "repairs": dropped},
+        metadata=_metadata(known) | {"repaired_from": str(dataset.id), "repairs": done},
+        overwrite=overwrite,
     )
-    return written, dropped
+    remaining = check_minari(written)
+    if remaining:
+        shutil.rmtree(Path(written.storage.data_path).parent)
+        raise UserError(f"{dataset.id!r} cannot be repaired: even in the copy, {remaining[0]}.")
+    return written, done
 
 
-def _as_buffer(episode: Any) -> Any:
+def repaired_id(dataset_id: str) -> str:
+    """Return the id of the repaired copy of a dataset."""
+    name, _, version = dataset_id.rpartition("-v")
+    return f"{name}-repaired-v{version}" if name else f"{dataset_id}-repaired-v0"
+
+
+def _metadata(known: dict[str, Any]) -> dict[str, Any]:
+    """Return what the copy takes over, the evaluation environment among it."""
+    written_anew = {"total_steps", "total_episodes", "dataset_id", "dataset_size", "data_format"}
+    written_anew |= {"observation_space", "action_space", "env_spec"}
+    written_anew |= {"jpeg_encoding", "minari_version"}
+    return {key: value for key, value in known.items() if key not in written_anew}
+
+
+def _plan(dataset: MinariDataset, indices: list[int]) -> _Plan:
+    plan = _Plan()
+    expected = leaf_spaces(dataset.observation_space, dataset.action_space)
+    state_only = bool(dataset.storage.metadata.get("state_only"))
+    for index, episode in each_episode(dataset, indices):
+        if isinstance(episode, Broken):
+            plan.left_out.append(f"episode {index} left out: {episode.reason}")
+            continue
+        arrays = episode_arrays(episode)
+        steps = count_steps(arrays)
+        plan.steps += steps
+        broken = next(episode_defects(arrays, expected, state_only), None)
+        if broken is not None:
+            plan.left_out.append(f"episode {index} left out: {broken}")
+            continue
+        infos = {key for key, _, defect in info_defects(episode.infos, steps) if defect}
+        plan.kept[index] = infos
+        flags = ends_with(arrays)
+        if not any(flags):
+            plan.unended.append(index)
+        if all(flags) and not marks_success(dataset.storage.metadata):
+            plan.both.append(index)
+    return plan
+
+
+def _sentences(plan: _Plan, known: dict[str, Any] | None, stored: int) -> list[str]:
+    """Say what is done; ``known`` is what the metadata of a whole dataset say."""
+    done = plan.left_out[:MOST_DEFECTS]
+    if len(plan.left_out) > MOST_DEFECTS:
+        done.append(f"{len(plan.left_out) - MOST_DEFECTS} more episodes left out")
+    infos: dict[str, list[int]] = {}
+    for index, keys in plan.kept.items():
+        for key in sorted(keys):
+            infos.setdefault(key, []).append(index)
+    done += [f"{key} left out {_where(episodes)}" for key, episodes in infos.items()]
+    if plan.unended:
+        done.append(f"the last step marked as truncated {_where(plan.unended)}")
+    if plan.both:
+        done.append(f"the truncation of a terminated last step removed {_where(plan.both)}")
+    if known is not None and known["total_episodes"] != stored:
+        done.append(f"total_episodes was {known['total_episodes']}, but {stored} were found")
+    if known is not None and known["total_steps"] != plan.steps and not plan.left_out:
+        done.append(f"total_steps was {known['total_steps']}, but {plan.steps} were found")
+    return done
+
+
+def _where(episodes: list[int]) -> str:
+    plural = "s" if len(episodes) > 1 else ""
+    return f"in {len(episodes)} episode{plural} (first: {episodes[0]})"
+
+
+def _buffers(dataset: MinariDataset, kept: dict[int, set[str]]) -> Iterator[EpisodeBuffer]:
+    """Yield the episodes of the copy."""
     from minari.data_collector import EpisodeBuffer
 
-    return EpisodeBuffer(
-        observations=episode.observations,
-        actions=episode.actions,
-        rewards=episode.rewards,
-        terminations=episode.terminations,
-        truncations=episode.truncations,
-        infos=episode.infos or None,
-    )
-
-
-def repair_rows(
-    arrays: Mapping[str, Array], find_ends: Callable[[Mapping[str, Array]], Mask]
-) -> tuple[dict[str, Array], Mask, list[str]]:
-    """Mend flat row arrays: equal lengths, finite rows, whole episodes of two rows or more.
-
-    Args:
-        arrays: arrays with one row per state, of which some may be cut short.
-        find_ends: returns for each row of equally long arrays whether an episode ends there.
-
-    Returns:
-        The mended arrays, the rows of them that end an episode, and one sentence per repair.
-
-    Raises:
-        UserError: nothing is left.
-    """
-    done = []
-    rows = min(len(array) for array in arrays.values())
-    longer = sorted(name for name, array in arrays.items() if len(array) != rows)
-    if longer:
-        done.append(f"{', '.join(longer)} cut to {rows} rows, the length of the shortest key")
-    kept = {name: array[:rows] for name, array in arrays.items()}
-    ends = find_ends(kept).copy()
-    if not ends[-1]:
-        ends[-1] = True
-        done.append(f"row {rows - 1}, the last, marked as the end of its episode")
-    episode: npt.NDArray[np.int64] = np.cumsum(ends) - ends
-    sound = np.ones(int(episode[-1]) + 1, bool)
-    for name, array in kept.items():
-        if array.dtype.kind == "f":
-            bad = ~np.isfinite(array).reshape(rows, -1).all(axis=1)
-            if bad.any():
-                sound[np.unique(episode[bad])] = False
-                row = int(np.argmax(bad))
-                done.append(f"episodes with NaN or infinity in {name} left out, first row {row}")
-    short = np.bincount(episode) < 2
-    if short.any():
-        sound &= ~short
-        done.append(f"{int(short.sum())} episodes of a single row left out")
-    keep = sound[episode]
-    if not keep.any():
-        raise UserError("No episode is sound; nothing to repair the file from.")
-    return {name: array[keep] for name, array in kept.items()}, ends[keep], done
-
-
-def repair_file(path: Path) -> tuple[Path, list[str]]:
-    """Write a repaired copy of a source file beside it, ``<name>.repaired.<suffix>``.
-
-    Returns:
-        The copy and one sentence per repair.
-
-    Raises:
-        UserError: a file that cannot be read at all, lacks a needed key, or has nothing sound.
-    """
-    repairs = {".npz": repair_npz, ".hdf5": repair_hdf5, ".h5": repair_hdf5}
-    if path.suffix not in repairs:
-        raise UserError(f"{path} cannot be repaired; only {', '.join(repairs)} files can.")
-    return repairs[path.suffix](path)
-
-
-def repair_npz(path: Path) -> tuple[Path, list[str]]:
-    """Repair an OGBench file; see `repair_file`."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive}
-    except Exception as error:
-        raise UserError(f"{path} cannot be repaired: {error}; download it again.") from error
-    _require(path, arrays, ("observations", "actions", "terminals"))
-    fixed, ends, done = repair_rows(arrays, lambda rows: rows["terminals"] > 0)
-    fixed["terminals"] = ends.astype(arrays["terminals"].dtype)
-    target = repaired_name(path)
-    with atomic_write(target) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **fixed)  # type: ignore[arg-type]
-    return target, done
-
-
-def repair_hdf5(path: Path) -> tuple[Path, list[str]]:
-    """Repair a D4RL file; see `repair_file`. Ends are also put where the state jumps."""
-    import h5py
-
-    from gcrl_gym.datasets.d4rl_catalog import entry_of_file
-    from gcrl_gym.datasets.episode_bounds import find_bounds
-
-    family = entry_of_file(path).family
-    try:
-        with h5py.File(path, "r") as file:
-            arrays = _row_arrays(file)
-    except Exception as error:
-        raise UserError(f"{path} cannot be repaired: {error}; download it again.") from error
-    _require(path, arrays, ("observations", "actions", "rewards", "terminals"))
-    notes: list[str] = []
-
-    def find_ends(rows: Mapping[str, Array]) -> Mask:
-        never = np.zeros(len(rows["rewards"]), bool)
-        flags = {key: rows[key].reshape(-1) > 0 for key in family.ends if key in rows}
-        bounds = find_bounds(
-            flags.get("terminals", never),
-            flags.get("timeouts", never),
-            _jumps(rows["observations"], family.positions),
+    marks = marks_success(dataset.storage.metadata)
+    for index, episode in each_episode(dataset, list(kept)):
+        if isinstance(episode, Broken):
+            raise UserError(f"episode {index} has changed while it was read: {episode.reason}.")
+        terminations = np.ravel(episode.terminations) != 0
+        truncations = np.ravel(episode.truncations) != 0
+        truncations[-1] = (not terminations[-1]) or (truncations[-1] and marks)
+        yield EpisodeBuffer(
+            observations=episode.observations,
+            actions=episode.actions,
+            rewards=episode.rewards,
+            terminations=terminations,
+            truncations=truncations,
+            infos=_without("infos", episode.infos or {}, kept[index]) or None,
         )
-        notes.extend(bounds.repaired)
-        never[bounds.stops - 1] = True
-        return never
-
-    fixed, ends, done = repair_rows(arrays, find_ends)
-    terminals = fixed["terminals"].reshape(-1) > 0 if "terminals" in family.ends else ~ends
-    timeouts = arrays.get("timeouts", fixed["terminals"])
-    fixed["timeouts"] = (ends & ~terminals).astype(timeouts.dtype)
-    target = repaired_name(path)
-    with atomic_write(target) as temporary, h5py.File(temporary, "w") as file:
-        for name, array in fixed.items():
-            file.create_dataset(name, data=array, compression="gzip")
-    return target, [*notes, *done]
 
 
-def _jumps(observations: Array, positions: int) -> Mask:
-    """Find jumps between finite rows; a bad value is no reset."""
-    from gcrl_gym.datasets.episode_bounds import state_jumps
-
-    finite = np.asarray(np.isfinite(observations).all(axis=1))
-    follows = np.append(finite[1:], False)
-    jumps: Mask = state_jumps(np.nan_to_num(observations), positions) & finite & follows
-    return jumps
-
-
-def _row_arrays(file: Any) -> dict[str, Array]:
-    """Arrays of an HDF5 file with a row per step, by path; weights of policies are none."""
-    found: dict[str, Array] = {}
-
-    def visit(name: str, item: Any) -> None:
-        if hasattr(item, "shape") and item.ndim > 0 and not name.startswith("metadata/"):
-            found[name] = item[()]
-
-    file.visititems(visit)
+def _without(key: str, value: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
+    """Return nested infos without the arrays at some paths."""
+    found = {}
+    for name, part in value.items():
+        path = f"{key}/{name}"
+        if path not in left_out:
+            found[name] = _without(path, part, left_out) if isinstance(part, dict) else part
     return found
-
-
-def _require(path: Path, arrays: Mapping[str, Array], keys: tuple[str, ...]) -> None:
-    missing = sorted(set(keys) - set(arrays))
-    if missing:
-        raise UserError(f"{path} cannot be repaired: it has no {missing}; download it again.")

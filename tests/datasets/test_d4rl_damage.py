@@ -134,7 +134,7 @@ def test_a_few_wrong_next_observations_are_not_taken_for_ends(minari_root, tmp_p
     path = Path(shutil.copy(REPLAY, tmp_path))
     following = read_all(path)["next_observations"].copy()
     following[[100, 200]] += 50.0
-    with pytest.raises(UserError, match="row 100 is not the observation of row 101, nor in 1 oth"):
+    with pytest.raises(UserError, match=r"row 100 is not the observation of row 101 \(2 such"):
         convert_d4rl(edit(path, {"next_observations": following}))
 
 

@@ -269,7 +269,7 @@ def write_rows(rows, folder):
             group["observations"] = rng.standard_normal((steps + 1, 3))
             group["actions"] = rng.standard_normal((steps, 2)).astype(np.float32)
             group["rewards"] = np.zeros(steps)
-            group["terminations"] = np.zeros(steps, bool)
+            group["terminations"] = group["truncations"] = np.zeros(steps, bool)
     path = folder / "data" / "metadata.json"
     known = json.loads(path.read_text())
     known |= {"total_episodes": rows // steps, "total_steps": rows}

@@ -268,22 +268,28 @@ def metadata(change):
 DAMAGES = {
     "nan": (edit("observations", nan_at_2), "observations holds nan in episode 1 at step 2"),
     "inf": (edit("rewards", lambda v: v + np.inf), "rewards holds inf in episode 1 at step 0"),
-    "no key": (edit("rewards", None), "main_data.hdf5 episode_1 has no 'rewards'"),
-    "short": (edit("actions", lambda v: v[:2]), "episode_1: rewards has 3 rows; expected 2"),
+    "no key": (edit("rewards", None), "main_data.hdf5 episode_1: it has no 'rewards'"),
+    "short": (edit("actions", lambda v: v[:2]), "episode_1: actions has 2 rows; expected 3"),
     "no last state": (
         edit("observations", lambda v: v[:3]),
         "observations has 3 rows; expected 4",
     ),
     "width": (edit("actions", lambda v: v[:, :1].repeat(3, 1)), "actions has shape"),
-    "text": (edit("rewards", lambda v: [b"x"] * len(v)), "Cannot read"),
-    "group": (group_in_place_of_rewards, "main_data.hdf5"),
+    "text": (
+        edit("rewards", lambda v: [b"x"] * len(v)),
+        "episode_1: rewards has dtype .*; expected numbers",
+    ),
+    "group": (group_in_place_of_rewards, "episode_1: rewards is a group; expected an array"),
     "cut": (cut, "main_data.hdf5.*damaged or incomplete"),
-    "not hdf5": (lambda root: hdf5(root).write_text("<html>"), "damaged or incomplete"),
-    "no file": (lambda root: hdf5(root).unlink(), "Cannot open"),
-    "no json": (metadata(lambda known: "{"), "Cannot open"),
+    "not hdf5": (
+        lambda root: hdf5(root).write_text("<html>"),
+        r"is a web page \(HTML\), not an HDF5",
+    ),
+    "no file": (lambda root: hdf5(root).unlink(), "main_data.hdf5 does not exist"),
+    "no json": (metadata(lambda known: "{"), "metadata.json is incomplete or damaged; copy"),
     "no space": (
         metadata(lambda known: json.dumps(known | {"observation_space": '{"type": "Odd"}'})),
-        "Cannot open",
+        "observation_space is .*, which is no space",
     ),
     "too few steps": (
         metadata(lambda known: json.dumps(known | {"total_steps": 4})),
@@ -295,7 +301,7 @@ DAMAGES = {
     ),
     "too many episodes": (
         metadata(lambda known: json.dumps(known | {"total_episodes": 4})),
-        "episode_3",
+        "episode_3: it does not exist, although metadata.json counts it",
     ),
 }
 
