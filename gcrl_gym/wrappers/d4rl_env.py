@@ -204,7 +204,9 @@ class D4RLHand(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
-        name, _, version = env.spec.id.partition("-") if env.spec else ("", "", "")
+        # Not env.spec: wrappers keep the first spec they are asked for, and another one is to come.
+        spec = env.unwrapped.spec
+        name, _, version = spec.id.partition("-") if spec else ("", "", "")
         self._task = name.removeprefix("AdroitHand")
         self._inverted = version == "v1"
 
