@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 TESTFLAGS ?= -m "not slow and not gpu"
 
-.PHONY: quickstart install install-dev test test-slow lint format type docs bench clean
+.PHONY: quickstart install install-dev test test-slow lint format type docs pictures bench clean
 
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,9 @@ type: install-dev
 
 docs: install  ## tables of the README from the code
 	$(BIN)/python docs/tables.py
+
+pictures: install  ## frames and films of docs/environments.md
+	$(BIN)/python docs/pictures.py
 
 bench: install-dev
 	$(BIN)/python -m benchmarks
