@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # small CPU build of torch instead of the CUDA one.
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
-TESTFLAGS ?= -m "not slow and not gpu"
+TESTFLAGS ?= -m "not slow and not gpu" -n auto --dist loadfile
 
 .PHONY: quickstart install install-dev test test-slow lint format type docs pictures bench clean
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gcrl_gym.envs.vector import GoalVectorEnv
 from gcrl_gym.errors import UserError
+from gcrl_gym.wrappers.goal_dict import seeded
 
 Task: TypeAlias = int | str  # 1, 2, .. or "default"
 Step: TypeAlias = tuple[Any, float, bool, dict[str, Any]]  # observation, reward, ended, info
@@ -100,11 +101,12 @@ class EnvPool:
         env = self._copies[index]
         number = int(job.seed.generate_state(1)[0])
         self._generators[index] = MT19937(job.seed)
-        for space in (env.action_space, env.unwrapped.action_space):
-            space.seed(number)  # OGBench's resets draw stabilising actions from it
+        env.action_space.seed(number)
         if job.task != "default":
             options["task_id"] = job.task
-        with self._own_numpy(index):
+        # OGBench's resets draw from numpy's generator and from action spaces made on the way.
+        drawn = np.random.default_rng(job.seed)
+        with self._own_numpy(index), seeded(drawn, env.unwrapped.action_space):
             return env.reset(seed=number, options=options or None)
 
     def step(self, index: int, action: Any) -> tuple[Any, float, bool, dict[str, Any]]:

@@ -199,7 +199,7 @@ class OfflineAgent(BaseAlgorithm):
         assert resolved is not None
         inputs.check_dataset(resolved, self)
         self.dataset, self.trained_on = resolved, origin(resolved.metadata)
-        goal_env = None if self.env is None else self.env.envs[0].unwrapped  # type: ignore[attr-defined]
+        goal_env = None if self.env is None else self.env.envs[0]  # type: ignore[attr-defined]
         rewarded = transform_rewards(resolved, self.reward_transform)
         self._bound = self.sampler.bind(
             rewarded, discount=self.discount, device=self.device, goal_env=goal_env

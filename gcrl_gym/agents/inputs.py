@@ -102,6 +102,16 @@ def _literal_values(hint: Any) -> tuple[Any, ...]:
     return ()
 
 
+def _make_foreign(env_id: str) -> gym.Env[Any, Any] | None:
+    """Make an environment of OGBench or Gymnasium-Robotics, None where they have no such id."""
+    from gcrl_gym.wrappers.goal_dict import make_goal_dict_env
+
+    try:
+        return make_goal_dict_env(env_id)
+    except UserError:  # not installed, or unknown there too
+        return None
+
+
 def wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
     """Wrap as Stable-Baselines3 does, but leave the channels of pictures as the data has them."""
     wrapped = BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
@@ -126,8 +136,10 @@ def resolve_env(
         try:
             env = gym.make(env_id)
         except gym.error.UnregisteredEnv as error:
-            hint = nearest(env_id, gym.registry)
-            raise UserError(f"Unknown environment {env_id!r}.{hint}") from error
+            env = _make_foreign(env_id)
+            if env is None:
+                hint = nearest(env_id, gym.registry)
+                raise UserError(f"Unknown environment {env_id!r}.{hint}") from error
     if env is None:
         return None
     if not isinstance(env, (gym.Env, VecEnv)):

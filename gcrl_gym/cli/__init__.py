@@ -22,12 +22,13 @@ COMMANDS = {
     "train": "Train an agent on a dataset, in a run folder that can be resumed.",
     "eval": "Evaluate a trained agent on all tasks.",
     "record": "Film a trained agent.",
+    "play": "Drive an environment by keyboard, and keep the episodes as a dataset.",
     "doctor": "Show versions, optional packages, device and speed settings.",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 for success, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Run a command and exit: 0 for success, 2 for a mistake (data check: 1), 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if debug:
             raise
         if isinstance(error, (UserError, OSError)):
-            fail(str(error), 2)
+            fail(str(error), getattr(error, "exit_status", 2))
         fail(f"Internal error, {type(error).__name__}: {error} (--debug shows where).", 1)
     sys.exit(0)
 

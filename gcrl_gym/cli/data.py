@@ -14,6 +14,7 @@ from gcrl_gym.cli.parsing import DataDir, parse, subcommand
 from gcrl_gym.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    import gymnasium as gym
     from minari import MinariDataset
 
     from gcrl_gym.datasets.catalog import DatasetRow
@@ -79,6 +80,10 @@ class Collect:
     """number of episodes"""
     seed: int = 0
     """seed of everything random"""
+    state_only: bool = False
+    """leave out the actions ("video" data): they become NaN"""
+    no_rewards: bool = False
+    """with --state-only, leave out the rewards too: they become 0"""
 
 
 @dataclass
@@ -195,7 +200,12 @@ def collect_episodes(options: Collect) -> None:
     """Record and write the dataset."""
     from gcrl_gym.datasets.nav2d_io import KINDS, write_nav2d
 
-    if options.env.startswith("gcrl/Nav2D") and options.policy in KINDS:
+    if options.no_rewards and not options.state_only:
+        raise UserError(
+            "--no-rewards leaves rewards out of data without actions: add --state-only."
+        )
+    scripted = options.env.startswith("gcrl/Nav2D") and options.policy in KINDS
+    if scripted and not options.state_only:
         dataset = write_nav2d(
             options.id,
             options.policy,
@@ -205,39 +215,49 @@ def collect_episodes(options: Collect) -> None:
             seed=options.seed,
         )
     else:
-        dataset = _roll_out(options)
+        dataset = _roll_out(options, scripted)
     _announce(dataset)
 
 
-def _roll_out(options: Collect) -> MinariDataset:
+def make_env(env_id: str, /, **keywords: Any) -> gym.Env[Any, Any]:
+    """Make an environment by its id.
+
+    Raises:
+        UserError: an unknown id or keyword.
+    """
     import gymnasium as gym
 
-    from gcrl_gym.agents import load
-    from gcrl_gym.datasets import write_minari
-    from gcrl_gym.datasets.collect import collect
-
-    keywords: dict[str, Any] = {} if options.maze is None else {"maze": options.maze}
     try:
-        env = gym.make(options.env, **keywords)
+        return gym.make(env_id, **keywords)
     except (gym.error.Error, TypeError) as error:
-        hint = nearest(options.env, gym.registry)
-        raise UserError(f"Cannot make {options.env!r}: {error}.{hint}") from error
-    if options.policy == "random":
-        env.action_space.seed(options.seed)
-        policy = lambda observation: env.action_space.sample()  # noqa: E731
-        episodes = collect(env, policy, options.episodes, options.seed)
+        hint = nearest(env_id, gym.registry)
+        raise UserError(f"Cannot make {env_id!r}: {error}.{hint}") from error
+
+
+def _roll_out(options: Collect, scripted: bool) -> MinariDataset:
+    from gcrl_gym.agents import load
+    from gcrl_gym.datasets.collect import collect, write_episodes
+    from gcrl_gym.datasets.minari_io import check_new_id
+    from gcrl_gym.datasets.nav2d_io import nav2d_episodes
+    from gcrl_gym.wrappers import StateOnly
+
+    check_new_id(options.id)
+    keywords: dict[str, Any] = {} if options.maze is None else {"maze": options.maze}
+    env = make_env(options.env, **keywords)
+    if options.state_only:
+        env = StateOnly(env, rewards=not options.no_rewards)
+    count, seed = options.episodes, options.seed
+    if scripted:
+        maze = options.maze or "four_rooms"
+        episodes = nav2d_episodes(options.policy, maze, episodes=count, seed=seed)
+    elif options.policy == "random":
+        env.action_space.seed(seed)
+        episodes = collect(env, lambda observation: env.action_space.sample(), count, seed)
     else:
         agent = load(options.policy)
-        with agent.sampling_seed(options.seed):
-            episodes = collect(env, agent, options.episodes, options.seed)
-    return write_minari(
-        options.id,
-        episodes,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
-        metadata={"source": "collected", "policy": options.policy, "seed": options.seed},
-        env_spec=env.spec,
-    )
+        with agent.sampling_seed(seed):
+            episodes = collect(env, agent, count, seed)
+    return write_episodes(options.id, env, episodes, {"policy": options.policy, "seed": seed})
 
 
 def _announce(dataset: MinariDataset) -> None:

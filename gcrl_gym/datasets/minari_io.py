@@ -63,21 +63,9 @@ def write_minari(
     import minari
     from minari.dataset.minari_dataset import parse_dataset_id
 
-    try:
-        namespace, _, _ = parse_dataset_id(dataset_id)
-    except (ValueError, TypeError):
-        raise UserError(
-            f"{dataset_id!r} is not a dataset id; expected [namespace/]name-v0."
-        ) from None
-    try:
-        root = minari.storage.get_dataset_path()  # Minari makes the folder
-    except OSError as error:
-        raise _unwritable(os.environ.get("MINARI_DATASETS_PATH", "~/.minari"), error) from error
-    target = root / dataset_id
-    if target.exists() and not overwrite:
-        raise UserError(
-            f"The Minari dataset {dataset_id!r} exists in {target}; delete it or choose another id."
-        )
+    check_new_id(dataset_id, overwrite=overwrite)
+    root = minari.storage.get_dataset_path()
+    target, namespace = root / dataset_id, parse_dataset_id(dataset_id)[0]
     specs = {"env_spec": env_spec, "eval_env_spec": eval_env_spec}
     if report is not None:
         episodes = report.watch(episodes)
@@ -90,6 +78,35 @@ def write_minari(
         _announce_namespace(root, namespace)
         _put_in_place(folder, target)
     return minari.MinariDataset(target / "data")
+
+
+def check_new_id(dataset_id: str, *, overwrite: bool = False) -> None:
+    """Check that a dataset of an id can be written, before hours of recording.
+
+    Args:
+        dataset_id: ``[namespace/]name-vN``.
+        overwrite: one that exists is to be replaced.
+
+    Raises:
+        UserError: a malformed id, one that exists, or a folder that cannot be written.
+    """
+    import minari
+    from minari.dataset.minari_dataset import parse_dataset_id
+
+    try:
+        parse_dataset_id(dataset_id)
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{dataset_id!r} is not a dataset id; expected [namespace/]name-v0."
+        ) from None
+    try:
+        target = minari.storage.get_dataset_path() / dataset_id  # Minari makes its folder
+    except OSError as error:
+        raise _unwritable(os.environ.get("MINARI_DATASETS_PATH", "~/.minari"), error) from error
+    if target.exists() and not overwrite:
+        raise UserError(
+            f"The Minari dataset {dataset_id!r} exists in {target}; delete it or choose another id."
+        )
 
 
 def _fill(

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from torch import Tensor
 from gcrl_gym.datasets.columns import Array
 from gcrl_gym.datasets.goal_laws import Future, GoalLaw, Probabilities, Rows, Support
 from gcrl_gym.datasets.offline_dataset import OfflineDataset
+from gcrl_gym.envs.check import goal_function
 from gcrl_gym.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -159,8 +161,8 @@ class GoalSampler:
             dataset: where to draw from.
             discount: the agent's discount, used where the sampler sets none.
             device: where batches go; the table moves there too when it fits.
-            goal_env: object with ``compute_reward`` and ``compute_terminated``, for
-                ``reward="env"``.
+            goal_env: environment, or any object, with ``compute_reward`` and
+                ``compute_terminated``, for ``reward="env"``.
 
         Raises:
             UserError: the env's reward is needed but ``goal_env`` cannot compute it, or a
@@ -322,16 +324,24 @@ Judge = Callable[[Array, Array], Array]
 
 def _judges(goal_env: Any, achieved: Array) -> tuple[Judge, Judge]:
     """Return batched reward and termination functions of a goal environment."""
-    if not hasattr(goal_env, "compute_reward"):
+    rewarding, ending = (_find(goal_env, name) for name in ("compute_reward", "compute_terminated"))
+    if rewarding is None:
         raise UserError(
             f"Relabelled rewards need an environment with compute_reward, found {goal_env!r}; "
             "pass the goal environment, or GoalSampler(reward='index')."
         )
-    reward = _batched(goal_env.compute_reward, achieved[:2])
-    if not hasattr(goal_env, "compute_terminated"):
+    reward = _batched(rewarding, achieved[:2])
+    if ending is None:
         logger.info("The environment has no compute_terminated: relabelled steps never terminate.")
         return reward, lambda reached, goals: np.zeros(len(reached), np.float32)
-    return reward, _batched(goal_env.compute_terminated, achieved[:2])
+    return reward, _batched(ending, achieved[:2])
+
+
+def _find(goal_env: Any, name: str) -> Any:
+    """Look for a function through wrappers, some of which judge batches where the env does not."""
+    if isinstance(goal_env, gym.Env):
+        return goal_function(goal_env, name)
+    return getattr(goal_env, name, None)
 
 
 def _batched(function: Callable[..., Any], example: Array) -> Judge:

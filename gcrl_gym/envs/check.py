@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +13,14 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from gcrl_gym.envs.check_vector import check_vector
 from gcrl_gym.envs.goal_env import GoalEnv
 from gcrl_gym.errors import UserError
 
 KEYS = ("observation", "achieved_goal", "desired_goal")
 STEPS = 120
 RESETS = 20
+_HINT = "gcrl_gym.wrappers.GoalDict makes goal environments of foreign ones"
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,16 @@ def check_goal_env(env: gym.Env[Any, Any], seed: int = 0) -> None:
     Checked are: the spaces and that observations lie in them; arrays that later steps leave alone;
     a goal that stays the same within an episode; the same info keys everywhere, with ``success``
     and ``is_success``; rewards and terminations equal to ``compute_reward`` and
-    ``compute_terminated``, one by one and as a batch (where the environment has them); no reset
-    inside the goal; equal seeds giving equal episodes, without touching numpy's process-wide
-    generator; evaluation tasks that are the same at every reset with the same seed; the rebuild
-    from ``env.spec``; and, with ``render_mode="rgb_array"``, pictures that show something and
-    change.
+    ``compute_terminated``, one by one and as a batch; one radius of success in rewards, ends,
+    ``is_success`` and ``goal_tolerance``; no reset inside the goal; equal seeds giving equal
+    episodes, without touching numpy's process-wide generator; evaluation tasks that are the same
+    at every reset with the same seed; the rebuild from ``env.spec``; a native vector environment
+    (``vector_entry_point`` of the spec) whose copies take the steps of single environments; and,
+    with ``render_mode="rgb_array"``, pictures that show something and change.
+
+    What an environment does not promise is not asked of it: functions of goals, tasks, a spec and
+    a vector environment are checked where there are some, and the infos of reset and step may
+    have different keys unless it is a `GoalEnv`.
 
     Args:
         env: any wrapped or bare environment; it is reset and stepped, not closed.
@@ -58,10 +67,12 @@ def check_goal_env(env: gym.Env[Any, Any], seed: int = 0) -> None:
     _check_observations(env, records)
     _check_infos(env, records)
     _check_rewards(env, records)
+    _check_radius(env, records)
     _check_resets(env, seed)
     _check_equal("seeds", "two episodes with the same seed differ", records, _play(env, seed))
     _check_tasks(env, seed)
     _check_spec(env, seed, records)
+    check_vector(env, seed)
     if env.render_mode == "rgb_array":
         _check_render(env, seed)
 
@@ -92,7 +103,9 @@ def _play(env: gym.Env[Any, Any], seed: int) -> list[_Record]:
 def _check_spaces(env: gym.Env[Any, Any]) -> None:
     space = env.observation_space
     dict_space = isinstance(space, spaces.Dict) and set(KEYS) <= set(space.spaces)
-    _require(dict_space, "spaces", f"observation_space must be a Dict of {KEYS}, got {space}")
+    _require(
+        dict_space, "spaces", f"observation_space must be a Dict of {KEYS}, got {space}; {_HINT}"
+    )
     achieved, desired = space["achieved_goal"], space["desired_goal"]  # type: ignore[index]
     same = achieved.shape == desired.shape and achieved.dtype == desired.dtype
     _require(same, "spaces", f"achieved goal {achieved} and desired goal {desired} must be alike")
@@ -127,7 +140,9 @@ def _check_infos(env: gym.Env[Any, Any], records: list[_Record]) -> None:
         for record in records_alike:
             keys = set(record.info)
             _require(keys == first, "info keys", f"{sorted(keys ^ first)} come and go")
-            _require({"success", "is_success"} <= keys, "info keys", f"no success in {keys}")
+            _require(
+                {"success", "is_success"} <= keys, "info keys", f"no success in {keys}; {_HINT}"
+            )
             agree = bool(record.info["success"]) == bool(record.info["is_success"])
             _require(agree, "info", f"success and is_success differ in {record.info}")
 
@@ -146,9 +161,9 @@ def _check_rewards(env: gym.Env[Any, Any], records: list[_Record]) -> None:
         ("compute_reward", [step.reward for step in steps]),
         ("compute_terminated", [step.terminated for step in steps]),
     ):
-        if not env.has_wrapper_attr(name):
+        compute = goal_function(env, name)
+        if compute is None:
             continue
-        compute = env.get_wrapper_attr(name)
         batch = compute(achieved, desired, infos)
         one_by_one = [compute(a, d, info) for a, d, info in zip(achieved, desired, infos)]
         shape = np.shape(batch)
@@ -156,6 +171,64 @@ def _check_rewards(env: gym.Env[Any, Any], records: list[_Record]) -> None:
         for judged in (batch, one_by_one):
             for at, (ours, theirs) in enumerate(zip(judged, returned)):
                 _require(ours == theirs, name, f"gives {ours} where step {at} returned {theirs}")
+
+
+def goal_function(env: gym.Env[Any, Any], name: str) -> Callable[..., Any] | None:
+    """Return a function of (achieved goal, desired goal, info), None where there is none.
+
+    OGBench's robots have a ``compute_reward`` of their own that takes something else.
+
+    Args:
+        env: the environment, possibly wrapped.
+        name: ``compute_reward`` or ``compute_terminated``.
+    """
+    if not env.has_wrapper_attr(name):
+        return None
+    function: Callable[..., Any] = env.get_wrapper_attr(name)
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except TypeError:
+        ours = isinstance(env.unwrapped, GoalEnv)
+        _require(not ours, name, "must take (achieved_goal, desired_goal, info)")
+        return None
+    return function
+
+
+def _check_radius(env: gym.Env[Any, Any], records: list[_Record]) -> None:
+    """Success of infos and functions, on the steps and on goals that states of them achieve."""
+    if env.has_wrapper_attr("is_success"):
+        judge = env.get_wrapper_attr("is_success")
+        for record in records:
+            goals = record.untouched["achieved_goal"], record.untouched["desired_goal"]
+            told, judged = record.info["is_success"], bool(judge(*goals))
+            _require(told == judged, "radius", f"info says {told}, is_success {judged} of {goals}")
+    if env.has_wrapper_attr("goal_tolerance"):
+        tolerance = env.get_wrapper_attr("goal_tolerance")
+        for record in records:
+            distance = record.info.get("distance_to_goal")
+            agree = distance is None or (distance <= tolerance) == record.info["is_success"]
+            message = f"distance {distance} with goal_tolerance {tolerance} is told to be "
+            _require(agree, "radius", f"{message}{record.info['is_success']}")
+    _check_hindsight(env, records)
+
+
+def _check_hindsight(env: gym.Env[Any, Any], records: list[_Record]) -> None:
+    """A state achieves its own goal, and rewards and ends of hindsight goals have one radius."""
+    achieved = np.stack([record.untouched["achieved_goal"] for record in records])
+    others = np.roll(achieved, 1, axis=0)  # goals reached one step before: near, not equal
+    infos: list[Any] = [{} for _ in records]
+    reward = goal_function(env, "compute_reward")
+    if reward is None:
+        return
+    own, near = (np.asarray(reward(achieved, goals, infos)) for goals in (achieved, others))
+    _require((own >= near).all(), "radius", "a state does not achieve its own goal best")
+    ends = goal_function(env, "compute_terminated")
+    sparse = len(np.unique(np.concatenate([own, near]))) <= 2
+    if ends is None or not sparse or not np.any(ends(achieved, achieved, infos)):
+        return
+    for goals, rewards in ((achieved, own), (others, near)):
+        same = np.array_equal(np.asarray(ends(achieved, goals, infos), bool), rewards == own.max())
+        _require(same, "radius", "compute_reward and compute_terminated differ in what success is")
 
 
 def _check_resets(env: gym.Env[Any, Any], seed: int) -> None:

@@ -174,7 +174,11 @@ class _Nav2DVector(GoalVectorEnv):
         rewards = -distances if kind == "dense" else success - (kind == "penalty")
         self._success = reached
         terminated = reached & self.single.terminate_at_goal
-        infos: Infos = {"success": success, "is_success": reached.copy(), "distance_to_goal": distances}
+        infos: Infos = {
+            "success": success,
+            "is_success": reached.copy(),
+            "distance_to_goal": distances,
+        }
         if self.single.num_goals > 1:
             infos["goals_reached"] = self._goals_reached.copy()
         return rewards, terminated, infos

@@ -255,7 +255,7 @@ def make_adroit_env(
     Raises:
         UserError: Gymnasium-Robotics is not installed, or has no such environment.
     """
-    return D4RLHand(_robotics(env_id, render_mode, **kwargs))
+    return D4RLHand(make_robotics_env(env_id, render_mode, **kwargs))
 
 
 def make_maze_env(
@@ -293,7 +293,7 @@ def make_maze_env(
     start, target = _ANT_START, cell
     if frame == "d4rl":
         walls, shift, start, target = _as_d4rl(walls, start, target, ant)
-    env = _robotics(_MAZES[family], render_mode, maze_map=walls.tolist(), **kwargs)
+    env = make_robotics_env(_MAZES[family], render_mode, maze_map=walls.tolist(), **kwargs)
     maze: Any = env.unwrapped
     maze.position_noise_range = 0.025 if ant else 0.1  # of a cell: 0.1 in both, as in D4RL
     goal = maze.maze.cell_rowcol_to_xy(target) + shift
@@ -342,7 +342,7 @@ def _as_d4rl(
     return walls.T[::-1], middle - 0.7, turned[0], turned[1]
 
 
-def _robotics(env_id: str, render_mode: str | None, **kwargs: Any) -> gym.Env[Any, Any]:
+def make_robotics_env(env_id: str, render_mode: str | None, **kwargs: Any) -> gym.Env[Any, Any]:
     """Make an environment of Gymnasium-Robotics without its time limit; the spec has D4RL's."""
     try:
         robotics = importlib.import_module("gymnasium_robotics")

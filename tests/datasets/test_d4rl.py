@@ -287,7 +287,9 @@ def test_kitchen(minari_root, tmp_path):
     metadata = dataset.storage.metadata
     assert metadata["official"] is None
     assert "their last state is not stored" in str(metadata["report"]["dropped"])
-    assert dataset.env_spec is None
+    tasks = ["microwave", "kettle", "light switch", "slide cabinet"]
+    assert dataset.env_spec.kwargs == {"tasks": tasks}
+    assert dataset.env_spec.max_episode_steps == 280
     assert "60 kitchen observations" in metadata["evaluation"]
 
 

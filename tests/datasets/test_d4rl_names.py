@@ -5,12 +5,18 @@ import re
 import shutil
 import sys
 
+import gymnasium as gym
+import minari
+import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 import gcrl_gym
 from gcrl_gym.datasets import make_env
 from gcrl_gym.datasets.d4rl_catalog import CHECKSUMS, dataset_ids, entry_of
+from gcrl_gym.datasets.d4rl_envs import evaluation_spec
 from gcrl_gym.datasets.d4rl_io import SOURCE, convert_d4rl
+from gcrl_gym.datasets.scores import normalized_score
 from gcrl_gym.errors import UserError
 from gcrl_gym.evaluation import stored_references
 from tests.datasets.test_d4rl import (
@@ -95,12 +101,13 @@ def test_hopper_is_evaluated_in_gymnasium(minari_root):
         env.close()
 
 
-@pytest.mark.parametrize("goals", [False, True])
-@pytest.mark.parametrize("path", [MAZE, ANT, DOOR], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("path", "goals"),
+    [(MAZE, False), (MAZE, True), (ANT, False), (ANT, True), (DOOR, False)],
+    ids=lambda value: getattr(value, "stem", str(value)),
+)
 def test_robotics_environments_have_the_datas_layout(minari_root, path, goals):
     pytest.importorskip("gymnasium_robotics")
-    if path == DOOR and goals:
-        pytest.skip("door has no goals")
     dataset = convert_d4rl(path, goals=goals)
     env = make_env(dataset)
     observation, _ = env.reset(seed=0)
@@ -135,3 +142,34 @@ def test_missing_robotics_is_one_sentence(minari_root, monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)
     with pytest.raises(UserError, match=r"pip install 'gcrl-gym\[robotics\]'"):
         make_env(convert_d4rl(MAZE))
+
+
+ONE_OF_EACH = {entry_of(name).name.rsplit("-", 1)[0]: name for name in dataset_ids()}
+
+
+@pytest.mark.parametrize("name", sorted(ONE_OF_EACH.values()))
+def test_every_environment_can_be_recovered(name):
+    entry = entry_of(name)
+    width, actions = entry.family.widths
+    states = np.random.default_rng(0).uniform(1.0, 2.0, (50, width)).astype(np.float32)
+    spec, sentence = evaluation_spec(entry, states)
+    assert len(sentence) > 20
+    if entry.env == "kitchen":
+        pytest.importorskip("gymnasium_robotics")
+    again = gym.make(EnvSpec.from_json(spec.to_json()), disable_env_checker=True)
+    observation, _ = again.reset(seed=0)
+    flat = observation["observation"] if isinstance(observation, dict) else observation
+    assert flat.shape == (width,)
+    assert again.action_space.shape == (actions,)
+    again.step(again.action_space.sample())
+    again.close()
+
+
+@pytest.mark.parametrize("path", [MEDIUM, MAZE, ANT, DOOR], ids=lambda path: path.stem)
+def test_minaris_score_is_ours(minari_root, path):
+    dataset = convert_d4rl(path)
+    returns = np.array([-5.0, 0.0, 100.0, 3000.0])
+    ours = normalized_score(dataset.id, returns)
+    np.testing.assert_allclose(100 * minari.get_normalized_score(dataset, returns), ours)
+    spec = dataset.recover_environment().spec
+    assert spec.id == make_env(dataset).spec.id == dataset.env_spec.id

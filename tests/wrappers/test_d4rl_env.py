@@ -205,4 +205,4 @@ def test_later_versions_stand_in(robotics, monkeypatch):
     monkeypatch.setattr(gym, "register_envs", lambda module: None)
     monkeypatch.setattr(gym, "registry", {**registry, "AdroitHandDoor-v2": None})
     monkeypatch.setattr(gym, "make", lambda env_id, **kwargs: env_id)
-    assert d4rl_env._robotics("AdroitHandDoor-v1", None) == "AdroitHandDoor-v2"
+    assert d4rl_env.make_robotics_env("AdroitHandDoor-v1", None) == "AdroitHandDoor-v2"

@@ -1,18 +1,22 @@
-"""GoalDict on OGBench's own environments."""
+"""GoalDict on OGBench's own environments, on other goals in infos, and on Gymnasium-Robotics'."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils import seeding
 
 from gcrl_gym.envs import check_goal_env
 from gcrl_gym.errors import UserError
 from gcrl_gym.wrappers import FixedTask, GoalDict, make_goal_dict_env
+from gcrl_gym.wrappers.maze_tasks import maze_tasks
 
 ENV_ID = "pointmaze-medium-v0"
 KEYS = ["observation", "achieved_goal", "desired_goal"]
@@ -139,9 +143,147 @@ def test_errors():
     with pytest.raises(UserError, match=r"no environment 'pointmaze-medum-v0'. Did you mean"):
         make_goal_dict_env("pointmaze-medum-v0")
     with pytest.raises(UserError, match="GoalDict needs Box observations"):
-        GoalDict(gym.make("gcrl_gym:gcrl/Nav2D-v0"))
+        GoalDict(gym.make("FrozenLake-v1"))
     with pytest.raises(UserError, match=r"with the shape of an observation, \(3,\); got no goal"):
         GoalDict(gym.make("Pendulum-v1")).reset(seed=0)
+
+
+@pytest.mark.parametrize("env_id", ["cube-single-v0", "puzzle-3x3-v0"])
+def test_resets_of_robots_are_reproducible(env_id):
+    """They sample from an action space that is made anew, and seeded by nobody, at every use."""
+    pytest.importorskip("ogbench")
+    one, two = (GoalDict(gym.make(env_id, render_mode=None)) for _ in range(2))
+    make_generator = seeding.np_random
+    for options in (None, {"task_id": 2}):
+        first, again = (env.reset(seed=5, options=options)[0] for env in (one, two))
+        assert same(first, again)
+        assert same(one.reset()[0], two.reset()[0])
+        assert same(first, one.reset(seed=5, options=options)[0])
+        assert not same(first, one.reset(seed=6, options=options)[0])
+    assert seeding.np_random is make_generator
+
+
+class InfoGoal(gym.Env):
+    """A walk on a line of width 3; the goal is its first two columns."""
+
+    observation_space = spaces.Box(-9, 9, (3,), np.float64)
+    action_space = spaces.Box(-1, 1, (3,), np.float32)
+
+    def __init__(self, whole=False, told=None):
+        self.whole, self.told = whole, told
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = self.np_random.uniform(-1, 1, 3)
+        return self.state, {"goal": np.array([2.0, 3.0, 4.0] if self.whole else [2.0, 3.0])}
+
+    def step(self, action):
+        self.state = self.state + action
+        info = {} if self.told is None else {self.told: self.state[0] > 0}
+        return self.state, 0.0, False, False, info
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_goals_of_some_columns(whole):
+    env = GoalDict(InfoGoal(whole), goal_columns=(0, 1), goal_tolerance=0.5)
+    observation, info = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+    assert observation["observation"].shape == (3,)
+    assert observation["desired_goal"].tolist() == [2, 3]
+    assert observation["achieved_goal"].tolist() == observation["observation"][:2].tolist()
+    assert (info["success"], info["is_success"]) == (0.0, False)
+    assert not env.has_wrapper_attr("num_tasks")
+    to_goal = observation["desired_goal"] - observation["achieved_goal"]
+    _, _, _, _, info = env.step(np.append(to_goal + np.array([0.49, 0]), 1))
+    assert (info["success"], info["is_success"]) == (1.0, True)
+    assert env.step(np.array([0.02, 0, 0]))[4]["success"] == 0.0
+
+
+def test_success_under_either_name_or_an_error():
+    for told in ("success", "is_success"):
+        env = GoalDict(InfoGoal(True, told))
+        env.reset(seed=0)
+        for move in (9, -20):
+            info = env.step(np.full(3, move))[4]
+            assert (info["success"], info["is_success"]) == (float(move > 0), move > 0)
+            assert type(info["success"]) is float
+    env = GoalDict(InfoGoal(True))
+    env.reset(seed=0)
+    with pytest.raises(UserError, match=r"neither 'success' nor 'is_success'.*goal_tolerance"):
+        env.step(np.zeros(3))
+
+
+def test_tasks_of_ones_own():
+    env = GoalDict(gym.make("gcrl/Nav2D-v0"), tasks=[{"start": [1, 1]}, {"goal": [9, 9]}])
+    assert env.num_tasks == 2
+    assert env.reset(options={"task_id": 1})[0]["observation"].tolist() == [1, 1]
+    assert env.reset(options={"task_id": 2})[0]["desired_goal"].tolist() == [9, 9]
+    placed = env.reset(options={"task_id": 2, "start": [2, 2]})[0]
+    assert placed["observation"].tolist() == [2, 2]
+    with pytest.raises(UserError, match="from 1 to 2, got 3"):
+        env.reset(options={"task_id": 3})
+    again = gym.make(EnvSpec.from_json(env.spec.to_json()))
+    assert again.get_wrapper_attr("num_tasks") == 2
+
+
+def robotics(env_id="PointMaze_UMaze-v3", **keywords):
+    pytest.importorskip("gymnasium_robotics")
+    return make_goal_dict_env(env_id, **keywords)
+
+
+def test_mazes_get_tasks_and_success():
+    env = robotics()
+    assert env.num_tasks == 5
+    maze = env.unwrapped.maze
+    goals = set()
+    for task in range(1, 6):
+        observation, info = env.reset(seed=task, options={"task_id": task})
+        assert env.observation_space.contains(observation)
+        assert (info["success"], info["is_success"]) == (0.0, False)
+        cells = [maze.cell_xy_to_rowcol(observation[key]) for key in KEYS[1:]]
+        assert np.abs(np.subtract(*cells)).sum() >= 2
+        goals.add(tuple(cells[1].tolist()))
+        if task == 1:  # from one end of the U to the other
+            assert [cell.tolist() for cell in cells] == [[1, 1], [3, 1]]
+    assert len(goals) == 5
+    env.unwrapped.data.qpos[:] = env.unwrapped.goal
+    _, reward, terminated, _, info = env.step(np.zeros(2, np.float32))
+    assert (reward, terminated, info["success"], info["is_success"]) == (1.0, False, 1.0, True)
+
+
+def test_mazes_judge_batches():
+    env = robotics(continuing_task=False)
+    achieved, desired = np.zeros((4, 2)), np.array([[0, 0], [0.4, 0], [0.5, 0], [0.4, 0.4]])
+    for count in (4, 0):
+        judged = env.compute_terminated(achieved[:count], desired[:count], [{}] * count)
+        assert judged.tolist() == [True, True, False, False][:count]
+    assert env.compute_terminated(achieved[0], desired[1], {}) is True
+    assert not robotics().compute_terminated(achieved, desired, [{}] * 4).any()
+
+
+def test_maze_tasks_of_other_maps():
+    def tasks(layout):
+        env = SimpleNamespace(unwrapped=SimpleNamespace(maze=SimpleNamespace(maze_map=layout)))
+        return maze_tasks(env)
+
+    corridor = [[1] * 7, [1, "r", 0, 0, 0, "g", 1], [1] * 7]
+    found = tasks(corridor)
+    assert found[0] == {"reset_cell": [1, 1], "goal_cell": [1, 5]}
+    assert len(found) == 4  # goals; the fifth cell is where the first task starts
+    parted = [[1] * 7, [1, 0, 0, 0, 1, 0, 1], [1] * 7]
+    for task in tasks(parted):
+        assert task["reset_cell"][1] < 4 > task["goal_cell"][1]
+    assert tasks([[1, 1, 1], [1, 0, 1], [1, 1, 1]]) == []
+    assert maze_tasks(gym.make("CartPole-v1")) == []
+
+
+def test_robotics_ids():
+    pytest.importorskip("gymnasium_robotics")
+    with pytest.raises(UserError, match=r"Robotics has no environment 'PointMaze_UMase-v3'. Did"):
+        make_goal_dict_env("PointMaze_UMase-v3")
+    env = FixedTask(robotics(), 2)
+    rebuilt = gym.make(EnvSpec.from_json(env.spec.to_json()))
+    assert same(env.reset(seed=5)[0], rebuilt.reset(seed=5)[0])
 
 
 def test_without_ogbench_the_error_says_what_to_install():
