@@ -76,7 +76,11 @@ class GCBC(OfflineAgent):
 
     def act(self, inputs: Tensor, deterministic: bool, actor: int) -> Tensor:
         """Return the mean or likeliest action, or a sample."""
-        return self.actor.act(inputs, None if deterministic else self.generators.torch("act"))
+        if isinstance(self.actor, CategoricalPolicy):
+            return self.actor.act(inputs, None if deterministic else self.generators.torch("act"))
+        if deterministic:
+            return self.actor.mode(inputs)
+        return self.actor.sample(inputs, self.generators.randn("act", len(inputs), self.action_dim))
 
 
 def scale_loss(log_std: Tensor, squared_error: Tensor) -> Tensor:

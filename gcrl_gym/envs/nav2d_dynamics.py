@@ -98,25 +98,30 @@ def move_columns(
     """
     size, cells, stride = grid.cell_size, grid.cells, grid.stride
     x_end, y_end = x + dx, y + dy
-    column, row = np.floor(x / size).astype(np.int64), np.floor(y / size).astype(np.int64)
-    right = np.floor(np.clip(x_end / size, -1, cells)).astype(np.int64) - column
-    up = np.floor(np.clip(y_end / size, -1, cells)).astype(np.int64) - row
-    at = (row + 1) * stride + (column + 1 + np.asarray(layout) * grid.per_layout)
+    column, row = (x / size).astype(np.int64), (y / size).astype(np.int64)  # inside: never < 0
+    right = _cell_of(x_end / size, cells) - column
+    up = _cell_of(y_end / size, cells) - row
+    at = (row + 1) * stride + (column + (layout * grid.per_layout + 1))
     to = at + up * stride + right
     # Who crosses at most one line goes there, or stays where that is a wall.
-    final = np.where(grid.walls[to], at, to)
+    final = np.where(grid.walls.take(to), at, to)
     lines = np.abs(right) + np.abs(up)
     if lines.max(initial=0) > 1:
         for some, cross in ((lines == 2, _cross_two), (lines > 2, _cross_many)):
-            chosen = np.flatnonzero(some)
+            (chosen,) = some.nonzero()
             if not len(chosen):
                 continue
-            part = _Part(*(values[chosen] for values in (x, y, dx, dy, x_end, y_end)))
-            final[chosen] = cross(part, at[chosen], right[chosen], up[chosen], grid)
+            part = _Part(*(values.take(chosen) for values in (x, y, dx, dy, x_end, y_end)))
+            final[chosen] = cross(part, at.take(chosen), right.take(chosen), up.take(chosen), grid)
             x_end[chosen], y_end[chosen] = part.x_end, part.y_end
-    x_end = np.minimum(np.maximum(x_end, grid.low_x[final]), grid.high_x[final])
-    y_end = np.minimum(np.maximum(y_end, grid.low_y[final]), grid.high_y[final])
+    x_end = np.minimum(np.maximum(x_end, grid.low_x.take(final)), grid.high_x.take(final))
+    y_end = np.minimum(np.maximum(y_end, grid.low_y.take(final)), grid.high_y.take(final))
     return x_end, y_end
+
+
+def _cell_of(place: Floats, cells: int) -> Cells:
+    """Return the row or column, -1 and ``cells`` for all that is outside; (N,)."""
+    return np.asarray(np.floor(np.minimum(np.maximum(place, -1), cells)).astype(np.int64))
 
 
 @dataclass
@@ -139,7 +144,7 @@ def _cross_two(part: _Part, at: Cells, right: Cells, up: Cells, grid: Grid) -> C
         first a wall    second a wall: stay                else: second, stopped at the first line
         first free      target a wall: stay in first       else: target
     """
-    if (np.abs(right) == 2).any() or (np.abs(up) == 2).any():  # two lines of one axis
+    if not (right * up).all():  # two lines of one axis
         return _cross_many(part, at, right, up, grid)
     stride, size = grid.stride, grid.cell_size
     row, column = np.divmod(at % grid.per_layout, stride)
@@ -148,11 +153,11 @@ def _cross_two(part: _Part, at: Cells, right: Cells, up: Cells, grid: Grid) -> C
         y_first = (y_line - part.y) / part.dy < (x_line - part.x) / part.dx
     by_x, by_y, target = at + right, at + up * stride, at + up * stride + right
     first, second = np.where(y_first, by_y, by_x), np.where(y_first, by_x, by_y)
-    stopped = grid.walls[first]
+    stopped = grid.walls.take(first)
     part.x_end = np.where(stopped & ~y_first, x_line - right * WALL_MARGIN, part.x_end)
     part.y_end = np.where(stopped & y_first, y_line - up * WALL_MARGIN, part.y_end)
-    around = np.where(grid.walls[second], at, second)
-    through = np.where(grid.walls[target], first, target)
+    around = np.where(grid.walls.take(second), at, second)
+    through = np.where(grid.walls.take(target), first, target)
     return np.where(stopped, around, through)
 
 

@@ -71,13 +71,13 @@ def propose(maze: Maze, uniforms: Floats, places: Places) -> tuple[Floats, Float
             maze.cell_center(cell) + reach * (2.0 * uniforms[:, at : at + 2] - 1.0)
             for cell, at in zip(places.task, (2, 5))
         )
-        return maze.keep_off_walls(start), goal
+        return start, goal
     if places.start is None:
         cells = (uniforms[:, 1] * len(maze.free_cells)).astype(np.int64)
         start = _within(maze, cells, uniforms[:, 2:4])
     else:
-        start = np.tile(np.asarray(places.start, np.float64), (len(uniforms), 1))
-    start = maze.keep_off_walls(start)
+        fixed = maze.keep_off_walls(np.asarray(places.start, np.float64))
+        start = np.tile(fixed, (len(uniforms), 1))
     return start, propose_goals(maze, start, uniforms, places.goal)
 
 

@@ -237,7 +237,7 @@ class Nav2DVector(_Nav2DVector):
         return array
 
     def _displacements(self, actions: NDArray[Any]) -> tuple[Floats, Floats]:
-        steps = self.single.step_size * np.clip(actions.T, -1.0, 1.0)
+        steps = self.single.step_size * np.minimum(np.maximum(actions.T, -1.0), 1.0)
         return steps[0], steps[1]
 
 

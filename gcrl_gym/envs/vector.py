@@ -164,7 +164,7 @@ class GoalVectorEnv(VectorEnv[Any, Any, Any]):
             copy = int(np.argmin(self._begun))
             raise UserError(f"Copy {copy} of the vector environment was not reset; call reset().")
         fresh = self._take_ended()
-        self._advance(actions, None if not len(fresh) else np.flatnonzero(~self._ended))
+        self._advance(actions, None if not len(fresh) else (~self._ended).nonzero()[0])
         self._steps += 1
         self._begin(fresh, {})
         observations = self._observe()
@@ -206,7 +206,7 @@ class GoalVectorEnv(VectorEnv[Any, Any, Any]):
             UserError: there are some, and they are not to begin by themselves.
         """
         if self._mode is AutoresetMode.NEXT_STEP:
-            return np.flatnonzero(self._ended)
+            return self._ended.nonzero()[0]
         if self._mode is AutoresetMode.DISABLED and self._ended.any():
             copy = int(np.argmax(self._ended))
             raise UserError(

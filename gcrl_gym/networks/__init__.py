@@ -2,13 +2,23 @@
 
 from gcrl_gym.networks.critics import StackedCritic
 from gcrl_gym.networks.mlp import MLP, StackedMLP
-from gcrl_gym.networks.policies import CategoricalPolicy, GaussianPolicy, TransportMap
+from gcrl_gym.networks.policies import (
+    CategoricalPolicy,
+    ContinuousPolicy,
+    DeterministicPolicy,
+    GaussianPolicy,
+    TanhGaussianPolicy,
+    TransportMap,
+)
 
 __all__ = [
     "MLP",
     "CategoricalPolicy",
+    "ContinuousPolicy",
+    "DeterministicPolicy",
     "GaussianPolicy",
     "StackedCritic",
     "StackedMLP",
+    "TanhGaussianPolicy",
     "TransportMap",
 ]
