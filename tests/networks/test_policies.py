@@ -1,17 +1,52 @@
-"""Policies: shapes, ranges and what sampling means."""
+"""Policies: shapes, ranges, what sampling means, and densities."""
 
+import math
+
+import pytest
 import torch
 
-from gcrl_gym.networks import CategoricalPolicy, GaussianPolicy, TransportMap
+from gcrl_gym.networks import (
+    CategoricalPolicy,
+    DeterministicPolicy,
+    GaussianPolicy,
+    TanhGaussianPolicy,
+    TransportMap,
+)
+
+POLICIES = {
+    "deterministic": lambda: DeterministicPolicy(3, 2, (8, 8)),
+    "gaussian": lambda: GaussianPolicy(3, 2, (8, 8)),
+    "gaussian, squashed mean": lambda: GaussianPolicy(3, 2, (8, 8), squash_mean=True),
+    "tanh gaussian": lambda: TanhGaussianPolicy(3, 2, (8, 8)),
+    "tanh gaussian, affine": lambda: TanhGaussianPolicy(3, 2, (8, 8), affine_log_std=True),
+    "tanh gaussian, small": lambda: TanhGaussianPolicy(3, 2, (8, 8), (-5.0, 2.0), small_heads=True),
+    "transport map": lambda: TransportMap(3, 2, (8, 8)),
+}
 
 
-def test_transport_map_samples_are_single_calls():
-    actor, inputs, noise = TransportMap(3, 2, (8, 8)), torch.randn(5, 3), torch.randn(5, 4, 2)
-    samples = actor.samples(inputs, noise)
+@pytest.mark.parametrize("name", POLICIES)
+def test_many_samples_are_single_ones(name):
+    torch.manual_seed(0)
+    policy, inputs, noise = POLICIES[name](), torch.randn(5, 3), torch.randn(5, 4, 2)
+    samples = policy.samples(inputs, noise)
     assert samples.shape == (5, 4, 2)
     for k in range(4):
-        torch.testing.assert_close(samples[:, k], actor(inputs, noise[:, k]))
-    assert float(samples.detach().abs().max()) < 1
+        torch.testing.assert_close(samples[:, k], policy.sample(inputs, noise[:, k]))
+    for actions in (samples, policy.mode(inputs)):
+        assert float(actions.detach().abs().max()) <= 1
+    differ = float((samples[:, 0] - samples[:, 1]).detach().abs().max())
+    assert (differ == 0) == (policy.kind == "deterministic")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_parameter_moves_an_action_or_its_density(name):
+    torch.manual_seed(0)
+    policy = POLICIES[name]()
+    actions, density = policy.sample_with_log_prob(torch.randn(64, 3), 0.3 * torch.randn(64, 2))
+    assert density.shape == (64,)
+    torch.testing.assert_close(actions.shape, torch.Size([64, 2]))
+    (actions.square().sum() + density.sum()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters())
 
 
 def test_gaussian_samples_have_its_scale():
@@ -19,10 +54,46 @@ def test_gaussian_samples_have_its_scale():
     with torch.no_grad():
         policy.log_std.copy_(torch.tensor([-3.0, -2.0]))
     inputs = torch.zeros(20000, 3)
-    samples = policy.act(inputs, torch.Generator().manual_seed(0))
-    mean = policy.act(inputs, None)
-    torch.testing.assert_close(mean, policy(inputs).clamp(-1, 1))
+    samples = policy.sample(
+        inputs, torch.randn(20000, 2, generator=torch.Generator().manual_seed(0))
+    )
+    torch.testing.assert_close(policy.mode(inputs), policy(inputs).clamp(-1, 1))
     torch.testing.assert_close(samples.std(0), policy.log_std.exp(), rtol=0.03, atol=0)
+
+
+def test_gaussian_density_is_torchs():
+    policy = GaussianPolicy(3, 2, (8,), squash_mean=True)
+    inputs, actions = torch.randn(7, 3), torch.rand(7, 2) * 2 - 1
+    mean, std = torch.tanh(policy.mean(inputs)), policy.log_std.exp()
+    expected = torch.distributions.Normal(mean, std).log_prob(actions).sum(-1)
+    torch.testing.assert_close(policy.log_prob(inputs, actions), expected)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_tanh_gaussian_density_is_torchs(affine):
+    policy = TanhGaussianPolicy(3, 2, (8, 8), affine_log_std=affine).double()
+    inputs = torch.randn(50, 3, dtype=torch.float64)
+    noise = torch.randn(50, 2, dtype=torch.float64)
+    actions, density = policy.sample_with_log_prob(inputs, noise)
+    mean, log_std = policy.gaussian(inputs)
+    normal = torch.distributions.Normal(mean, log_std.exp())
+    law = torch.distributions.TransformedDistribution(normal, torch.distributions.TanhTransform())
+    torch.testing.assert_close(density, law.log_prob(actions).sum(-1), rtol=1e-6, atol=1e-6)
+    if affine:  # at the start: the network's output minus 1
+        torch.testing.assert_close(log_std, policy.log_std_head(policy.trunk(inputs)) - 1)
+
+
+def test_tanh_gaussian_density_stays_finite_where_the_tanh_saturates():
+    policy = TanhGaussianPolicy(1, 1, (4,))
+    with torch.no_grad():
+        policy.mean_head.weight.zero_()
+        policy.mean_head.bias.fill_(30.0)
+        policy.log_std_head.weight.zero_()
+        policy.log_std_head.bias.zero_()
+    action, density = policy.sample_with_log_prob(torch.zeros(1, 1), torch.zeros(1, 1))
+    assert action.item() == 1.0
+    # log N(0) - log(1 - tanh(30)^2), the latter -58.6137 to four digits
+    assert density.item() == pytest.approx(-0.5 * math.log(2 * math.pi) + 58.6137, abs=1e-3)
 
 
 def test_categorical_samples_have_its_frequencies():
