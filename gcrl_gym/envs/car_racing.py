@@ -26,7 +26,13 @@ from gcrl_gym.envs.car_batch import (
     Mode,
     check_mode,
 )
-from gcrl_gym.envs.goal_env import GoalEnv, check_count, check_number, check_reward_kind
+from gcrl_gym.envs.goal_env import (
+    GoalEnv,
+    check_count,
+    check_number,
+    check_reward_kind,
+    require_running,
+)
 from gcrl_gym.envs.tracks import FIELD, get_track
 from gcrl_gym.errors import UserError, nearest
 
@@ -47,9 +53,7 @@ DISCRETE_ACTIONS = np.array(
 )
 """(steer, gas, brake) of the discrete actions: nothing, steer right, steer left, gas, brake."""
 
-LAP_TRACKS = 100
-"""Number of tracks in lap mode, unless ``num_tracks`` says otherwise; 1 in goal mode."""
-
+LAP_TRACKS = 100  # in lap mode, unless ``num_tracks`` says otherwise; 1 in goal mode
 _STATE_BOUND = 6.0  # beyond what speeds, rays and the way ahead reach from anywhere in the field
 
 
@@ -140,7 +144,7 @@ class CarRacing(GoalEnv[Any]):
         low, high = np.array([-1, 0, 0], np.float32), np.ones(3, np.float32)
         self.action_space = spaces.Box(low, high) if self.continuous else spaces.Discrete(5)
         self.cars = CarBatch(1, self.mode, self.track, self.num_tracks)
-        self._begun = False
+        self._running = False
         self._trail: list[tuple[float, float]] = []
         self._success = False
 
@@ -201,28 +205,23 @@ class CarRacing(GoalEnv[Any]):
             return self.np_random.random((len(cars), DRAWS))
 
         self.cars.start(np.arange(1), options or {}, draw, self.is_success)
-        self._begun = True
         self._trail = [self.position]
         observation, _, _, info = self._outcome()
-        if self.render_mode == "human":
-            self.render()
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step; see the class for actions and rewards.
 
         Raises:
-            UserError: an action of another shape or type, one that is not a number, or no reset.
+            UserError: an action of another shape or type, one that is not a number, or no
+                episode that goes on.
         """
         actions = read_actions(action, self.continuous, ())
-        if not self._begun:
-            raise UserError("CarRacing was not reset; call reset() before step().")
+        require_running(self._running)
         self.cars.step(actions[:, None])
         if self.render_mode is not None:
             self._trail.append(self.position)
         observation, reward, terminated, info = self._outcome()
-        if self.render_mode == "human":
-            self.render()
         return observation, reward, terminated, False, info
 
     @property
@@ -235,7 +234,9 @@ class CarRacing(GoalEnv[Any]):
         """Observation, reward, terminated and info of the present state."""
         rewards, terminated, infos = judge(self, self.cars)
         observation = observe(self.cars, self._sense(self.cars))
-        self._success = bool(infos["is_success"][0])
+        self._success, self._running = bool(infos["is_success"][0]), not terminated[0]
+        if self.render_mode == "human":
+            self.render()
         info = {key: values[0].item() for key, values in infos.items()}
         if isinstance(observation, dict):
             observation = {key: part[0] for key, part in observation.items()}

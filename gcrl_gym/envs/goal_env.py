@@ -77,6 +77,16 @@ class GoalEnv(gym.Env[GoalObservation, ActT]):
         return bool(reached) if reached.ndim == 0 else reached
 
 
+def require_running(running: bool) -> None:
+    """Refuse a step before the first reset, or after an episode has ended.
+
+    Raises:
+        UserError: no episode goes on.
+    """
+    if not running:
+        raise UserError("No episode is running, it has ended or not begun; call reset() first.")
+
+
 def check_reward_kind(reward: str) -> RewardKind:
     """Return ``reward`` when it is a known kind.
 

@@ -26,6 +26,7 @@ from gcrl_gym.envs.goal_env import (
     check_count,
     check_number,
     check_reward_kind,
+    require_running,
 )
 from gcrl_gym.envs.layouts import LayoutSet
 from gcrl_gym.envs.mazes import NUM_TASKS, WORLD_SIZE, Maze
@@ -116,7 +117,7 @@ class _Nav2DBase(GoalEnv[ActT]):
         self._goal = np.zeros(2, np.float32)
         self._goals_reached = 0
         self._trail: list[tuple[float, float]] = []
-        self._is_success = False
+        self._is_success = self._running = False
         self._noise_parent: np.random.Generator | None = None
 
     @property
@@ -157,6 +158,7 @@ class _Nav2DBase(GoalEnv[ActT]):
         self.layout, (self._x, self._y), goal = chosen
         self._set_goal(goal)
         self._goals_reached = 0
+        self._running = True
         self._trail = [(self._x, self._y)]
         result = self._observe()
         if self.render_mode == "human":
@@ -167,9 +169,11 @@ class _Nav2DBase(GoalEnv[ActT]):
         """Take one step; see the class for actions and rewards.
 
         Raises:
-            UserError: an action of another shape or type, or one that is not a number.
+            UserError: an action of another shape or type, one that is not a number, or no episode
+                that goes on.
         """
         dx, dy = self._displacement(action)
+        require_running(self._running)
         if self._is_success and self._goals_reached < self.num_goals > 1:
             generator = self.np_random
             start = np.array([[self._x, self._y]])
@@ -188,9 +192,11 @@ class _Nav2DBase(GoalEnv[ActT]):
         else:
             reward = float(reached) - (self.reward_kind == "penalty")
         all_reached = self.num_goals > 1 and self._goals_reached == self.num_goals
+        terminated = reached and self.terminate_at_goal
+        self._running = not (terminated or all_reached)
         if self.render_mode == "human":
             self.render()
-        return observation, reward, reached and self.terminate_at_goal, all_reached, info
+        return observation, reward, terminated, all_reached, info
 
     def _set_goal(self, goal: NDArray[np.float64]) -> None:
         self._goal = goal.astype(np.float32)

@@ -97,7 +97,7 @@ def test_bad_discrete_actions(action):
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_step_before_reset(env_id):
-    with pytest.raises(UserError, match=r"was not reset; call reset\(\) before step"):
+    with pytest.raises(UserError, match=r"No episode is running.*call reset\(\)"):
         gym.make(env_id).unwrapped.step(NOTHING)
 
 

@@ -194,6 +194,7 @@ def test_rewards(reward, terminate):
     assert [outside[4]["is_success"], inside[4]["is_success"]] == [False, True]
     assert 18 < outside[4]["distance_to_goal"] < 20.1
     assert inside[4]["distance_to_goal"] < 0.6
+    env.reset(options={"start": pose_at(track, 0), "goal": pose_at(track, 40)})
     put(env, pose_at(track, 40) * [1, 1, -1, -1])  # there, but the wrong way round
     assert not env.step(NOTHING)[4]["is_success"]
 

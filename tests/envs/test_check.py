@@ -71,6 +71,7 @@ class WrongRadius(Nav2D):
 
     def step(self, action):
         observation, reward, terminated, *rest = super().step(action)
+        self._running = True
         return observation, reward, terminated and rest[1]["distance_to_goal"] < 0.01, *rest
 
 

@@ -310,3 +310,20 @@ def test_bad_discrete_actions(action):
     env.reset(seed=0)
     with pytest.raises(UserError, match="a whole number from 0 to 4"):
         env.step(action)
+
+
+@pytest.mark.parametrize("env_id", [*IDS, "gcrl/CarRacing-v0"])
+def test_steps_outside_of_an_episode(env_id):
+    keywords = {"heading_tolerance": 180.0} if "Car" in env_id else {}
+    env = gym.make(env_id, **keywords).unwrapped
+    action = env.action_space.sample()
+    with pytest.raises(UserError, match=r"No episode is running.*call reset\(\)"):
+        env.step(action)
+    env.reset(seed=0)
+    tolerance, env.goal_tolerance = env.goal_tolerance, 1e4
+    assert env.step(action)[2]
+    with pytest.raises(UserError, match="No episode is running"):
+        env.step(action)
+    env.goal_tolerance = tolerance
+    env.reset(seed=0)
+    env.step(action)
