@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gcrl_gym.agents.inputs import check_unknown
 from gcrl_gym.agents.numerics import Numerics
+from gcrl_gym.agents.schedules import CosineSchedule
 from gcrl_gym.checkpoint import read_archive, write_archive
 from gcrl_gym.datasets import samplers
 from gcrl_gym.errors import UserError
@@ -28,7 +29,11 @@ AgentType = TypeVar("AgentType", bound="OfflineAgent")
 
 # Written to the archive as what they describe, not as what they are called on this machine.
 _NOT_STORED = frozenset({"device", "tensorboard_log", "verbose"})
-_SCHEDULES = {"LinearSchedule": LinearSchedule, "ConstantSchedule": ConstantSchedule}
+_SCHEDULES = {
+    "LinearSchedule": LinearSchedule,
+    "ConstantSchedule": ConstantSchedule,
+    "CosineSchedule": CosineSchedule,
+}
 
 
 def versions() -> dict[str, str]:
@@ -175,7 +180,7 @@ def _is_sampler(kind: type) -> bool:
 def _to_json(key: str, value: Any) -> Any:
     if _is_sampler(type(value)):
         return {"sampler": type(value).__name__} | dataclasses.asdict(value)
-    if isinstance(value, (LinearSchedule, ConstantSchedule)):
+    if isinstance(value, tuple(_SCHEDULES.values())):
         return {"schedule": type(value).__name__} | vars(value)
     if isinstance(value, FloatSchedule):
         return _to_json(key, value.value_schedule)

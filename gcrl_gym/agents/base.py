@@ -31,6 +31,7 @@ from gcrl_gym.agents.numerics import Numerics
 from gcrl_gym.agents.policy import GoalPolicy
 from gcrl_gym.agents.presets import load_preset
 from gcrl_gym.agents.randomness import Generators
+from gcrl_gym.agents.schedules import resolve_learning_rate, set_rates
 from gcrl_gym.datasets import OfflineDataset
 from gcrl_gym.datasets.report import origin
 from gcrl_gym.datasets.rewards import RewardTransform, transform_rewards
@@ -48,14 +49,13 @@ class OfflineAgent(BaseAlgorithm):
             ``learn``. ``None`` takes the spaces from the dataset.
         dataset: MinariDataset, OfflineDataset, dataset id or path.
         sampler: replaces the agent's own sampler (``gcrl_gym.datasets.samplers``).
-        learning_rate: of every optimiser; a float, "lin_3e-4" to fall linearly to 0, or a schedule
-            of the remaining progress.
+        learning_rate: of every optimiser; a float, "lin_3e-4" to fall linearly to 0, "cos_3e-4"
+            along a cosine, or a schedule of the remaining progress.
         batch_size: transitions per update.
         normalize: standardise observations and goals by the dataset's mean and deviation.
         reward_transform: convention for recorded rewards, such as "minus_one" for antmaze; rewards
             of relabelled goals are not changed.
-        matmul: "auto" uses torch's faster float32 matrix products where they are float32-exact;
-            "highest" never changes torch's setting.
+        matmul: "auto": torch's faster float32 products where they are exact; "highest": unchanged.
         threads: torch threads while training; by default 1 for networks up to 256 wide.
         compile: True compiles the update; "auto" and False run it eagerly.
         seed: of all random numbers of the agent; the process-wide generators are never used.
@@ -98,13 +98,13 @@ class OfflineAgent(BaseAlgorithm):
     ) -> None:
         self.batch_size = inputs.whole_number(batch_size, "batch_size")
         self.normalize, self.matmul = normalize, matmul
-        self.threads, self.compile = threads, compile
-        self.reward_transform = reward_transform
+        self.threads, self.compile, self.reward_transform = threads, compile, reward_transform
         inputs.check_unknown(unknown, self.signature(), type(self).__name__)
         inputs.check_options(self, type(self), OfflineAgent)
         if sampler is not None:
             self.sampler = sampler
         self.optimizers: dict[str, torch.optim.Adam] = {}
+        self.rates: dict[str, Any] = {}  # of the optimisers that have their own
         self.numerics: Numerics | None = None  # of the latest learn()
         self.stored_numerics: Numerics | None = None  # of the archive this agent came from
         self.trained_on: dict[str, Any] = {}  # where the data came from, for results
@@ -116,7 +116,7 @@ class OfflineAgent(BaseAlgorithm):
         super().__init__(
             policy=GoalPolicy,
             env=inputs.resolve_env(env, _spaces),
-            learning_rate=inputs.resolve_learning_rate(learning_rate),
+            learning_rate=resolve_learning_rate(learning_rate),
             tensorboard_log=tensorboard_log,
             verbose=verbose,
             device=device,
@@ -176,12 +176,15 @@ class OfflineAgent(BaseAlgorithm):
         self.policy.networks[name] = target
         return target
 
-    def add_optimizer(self, name: str, *networks: nn.Module) -> torch.optim.Adam:
-        """Make an Adam optimiser over the parameters of the networks."""
+    def add_optimizer(self, name: str, *networks: nn.Module, rate: Any = None) -> torch.optim.Adam:
+        """Make an Adam optimiser; ``rate``, a learning rate or schedule, replaces the agent's."""
         parameters = [p for network in networks for p in network.parameters()]
-        optimizer = torch.optim.Adam(parameters, lr=self.lr_schedule(1.0), fused=True)
-        self.optimizers[name] = optimizer
-        return optimizer
+        if rate is not None:
+            self.rates[name] = resolve_learning_rate(rate, f"learning rate of {name}")
+        start = self.rates.get(name, self.learning_rate)
+        start = start(1.0) if callable(start) else start
+        self.optimizers[name] = torch.optim.Adam(parameters, lr=start, fused=True)
+        return self.optimizers[name]
 
     # Data ----------------------------------------------------------------------------------
 
@@ -262,8 +265,8 @@ class OfflineAgent(BaseAlgorithm):
                 if not self.policy.training:  # evaluation in a callback switches it off
                     self.policy.train()
                 self._update_current_progress_remaining(self.num_timesteps, total)
-                if callable(self.learning_rate):
-                    self._update_learning_rate(list(self.optimizers.values()))
+                remaining = self._current_progress_remaining
+                set_rates(self.optimizers, self.rates, self.learning_rate, remaining)
                 self._means.add(step(self.draw_batch()))
                 self.num_timesteps += 1
                 self._n_updates += 1

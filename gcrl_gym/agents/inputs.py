@@ -11,8 +11,6 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from gcrl_gym import datasets
@@ -33,26 +31,6 @@ def whole_number(value: float, name: str) -> int:
     if isinstance(value, bool) or value != int(value) or value < 1:
         raise UserError(f"{name} is {value!r}; give a whole number of at least 1.")
     return int(value)
-
-
-def resolve_learning_rate(value: float | str | Schedule) -> float | Schedule:
-    """Return a learning rate or schedule; ``"lin_1e-3"`` (as in RL Zoo) falls linearly to 0.
-
-    Raises:
-        UserError: any other text, or a rate that is not a positive number.
-    """
-    if callable(value):
-        return value
-    text = str(value)
-    try:
-        rate = float(text.removeprefix("lin_"))
-    except ValueError:
-        rate = -1.0
-    if not 0 < rate < float("inf"):
-        raise UserError(
-            f"learning_rate is {value!r}; give a number > 0, or text such as 'lin_3e-4'."
-        )
-    return LinearSchedule(rate, 0.0, 1.0) if text.startswith("lin_") else rate
 
 
 def keyword_arguments(cls: type, base: type) -> dict[str, inspect.Parameter]:

@@ -194,7 +194,7 @@ class TanhGaussianPolicy(ContinuousPolicy):
                 nn.init.uniform_(head.weight, -1e-3, 1e-3)
                 nn.init.uniform_(head.bias, -1e-3, 1e-3)
 
-    def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def before_tanh(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log std [B, A] before the tanh."""
         hidden = self.trunk(inputs)
         log_std: Tensor = self.log_std_head(hidden)
@@ -204,11 +204,11 @@ class TanhGaussianPolicy(ContinuousPolicy):
 
     def mode(self, inputs: Tensor) -> Tensor:
         """Return tanh of the mean."""
-        return torch.tanh(self.gaussian(inputs)[0])
+        return torch.tanh(self.before_tanh(inputs)[0])
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
         """Return tanh(mean + std * noise)."""
-        mean, log_std = self.gaussian(inputs)
+        mean, log_std = self.before_tanh(inputs)
         return torch.tanh(mean + log_std.exp() * noise)
 
     def sample_with_log_prob(self, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,7 +217,7 @@ class TanhGaussianPolicy(ContinuousPolicy):
         log(1 - tanh(u)^2) is computed as 2 (log 2 - u - softplus(-2 u)), which is exact where the
         tanh saturates and the usual ``log(1 - a^2 + 1e-6)`` is not.
         """
-        mean, log_std = self.gaussian(inputs)
+        mean, log_std = self.before_tanh(inputs)
         u = mean + log_std.exp() * noise
         squash = 2.0 * (math.log(2.0) - u - nn.functional.softplus(-2.0 * u))
         return torch.tanh(u), normal_log_prob(noise, log_std) - squash.sum(-1)

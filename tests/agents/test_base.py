@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from gcrl_gym.agents import GCBC, POGO
 from gcrl_gym.agents.check import same_weights
 from gcrl_gym.agents.numerics import fast_matmul_precision
+from gcrl_gym.agents.schedules import resolve_learning_rate
 from gcrl_gym.errors import UserError
 from tests.contract.test_agents import env_and_data
 
@@ -111,7 +112,39 @@ def test_linear_schedule_as_text():
     assert agent.actor_optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
 
 
-@pytest.mark.parametrize("rate", ["cos_1e-3", "fast", 0.0, -1e-3, float("nan")])
+def test_cosine_schedule_is_torchs():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1e-2)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
+    schedule = resolve_learning_rate("cos_1e-2")
+    for update in range(10):
+        assert schedule(1 - update / 10) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+
+
+def test_an_optimiser_may_have_a_rate_of_its_own():
+    class Two(GCBC):
+        name = "two"
+
+        def build(self):
+            super().build()
+            self.actor_optimizer = self.add_optimizer("actor", self.actor, rate="cos_1e-2")
+            self.other = self.add_optimizer("other", self.actor, rate=5e-3)
+            self.common = self.add_optimizer("common", self.actor)
+
+    agent = nav2d(Two, learning_rate=1e-4)
+    rates = []
+    agent.learn(
+        4, callback=lambda *_: rates.append(agent.actor_optimizer.param_groups[0]["lr"]) or True
+    )
+    expected = [1e-2 * 0.5 * (1 + np.cos(np.pi * k / 4)) for k in range(4)]
+    np.testing.assert_allclose(rates, expected)
+    assert agent.other.param_groups[0]["lr"] == 5e-3
+    assert agent.common.param_groups[0]["lr"] == 1e-4
+
+
+@pytest.mark.parametrize("rate", ["sin_1e-3", "fast", 0.0, -1e-3, float("nan")])
 def test_learning_rates_that_are_none(rate):
     with pytest.raises(UserError, match="learning_rate is"):
         nav2d(learning_rate=rate)

@@ -75,7 +75,7 @@ def test_tanh_gaussian_density_is_torchs(affine):
     inputs = torch.randn(50, 3, dtype=torch.float64)
     noise = torch.randn(50, 2, dtype=torch.float64)
     actions, density = policy.sample_with_log_prob(inputs, noise)
-    mean, log_std = policy.gaussian(inputs)
+    mean, log_std = policy.before_tanh(inputs)
     normal = torch.distributions.Normal(mean, log_std.exp())
     law = torch.distributions.TransformedDistribution(normal, torch.distributions.TanhTransform())
     torch.testing.assert_close(density, law.log_prob(actions).sum(-1), rtol=1e-6, atol=1e-6)
