@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gcrl_gym.networks.mlp import StackedMLP
+from gcrl_gym.networks.mlp import Activation, Init, StackedMLP
 
 
 class StackedCritic(nn.Module):
@@ -18,16 +18,33 @@ class StackedCritic(nn.Module):
         action_dim: width of the action.
         hidden_sizes: widths of the hidden layers.
         members: number of Q functions; two give clipped double Q learning.
+        activation: see `MLP`.
+        layer_norm: see `MLP`.
+        init: see `initialize`.
     """
 
     def __init__(
-        self, inputs: int, action_dim: int, hidden_sizes: Sequence[int], members: int = 2
+        self,
+        inputs: int,
+        action_dim: int,
+        hidden_sizes: Sequence[int],
+        members: int = 2,
+        activation: Activation = "relu",
+        layer_norm: bool = False,
+        init: Init = "torch",
     ) -> None:
         super().__init__()
-        self.stack = StackedMLP(members, inputs + action_dim, 1, hidden_sizes)
+        self.stack = StackedMLP(
+            members, inputs + action_dim, 1, hidden_sizes, activation, layer_norm, init
+        )
 
     def forward(self, inputs: Tensor, actions: Tensor) -> Tensor:
-        """Return all Q values, [members, B], of inputs [B, D] and actions [B, A]."""
+        """Return all Q values, [members, B].
+
+        Args:
+            inputs: [B, D], or [members, B, D].
+            actions: [B, A], or [members, B, A]: each member's own.
+        """
         return self.stack(torch.cat([inputs, actions], dim=-1)).squeeze(-1)  # type: ignore[no-any-return]
 
     def first(self, inputs: Tensor, actions: Tensor) -> Tensor:

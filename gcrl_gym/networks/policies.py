@@ -6,7 +6,7 @@ Continuous ones share an interface, so that a chain can mix them:
     mode(inputs)          the representative action [B, A]: mean, z = 0, or the action itself
     sample(inputs, z)     actions [B, A], differentiable, from noise z ~ N(0, I) [B, A]
     samples(inputs, z)    actions [B, K, A] from K noises per state [B, K, A]
-    log_prob_of(..)       see the classes that have densities
+    sample_with_log_prob  actions and log densities [B], 0 for a class without densities
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from gcrl_gym.networks.mlp import MLP
+from gcrl_gym.networks.mlp import MLP, Init
 
 Kind = Literal["deterministic", "gaussian", "stochastic"]
 
@@ -57,13 +57,16 @@ class DeterministicPolicy(ContinuousPolicy):
         inputs: width of the observation and goal, concatenated.
         action_dim: width of the action.
         hidden_sizes: widths of the hidden layers.
+        init: see `networks.mlp.initialize`.
     """
 
     kind = "deterministic"
 
-    def __init__(self, inputs: int, action_dim: int, hidden_sizes: Sequence[int]) -> None:
+    def __init__(
+        self, inputs: int, action_dim: int, hidden_sizes: Sequence[int], init: Init = "torch"
+    ) -> None:
         super().__init__()
-        self.body = MLP(inputs, action_dim, hidden_sizes)
+        self.body = MLP(inputs, action_dim, hidden_sizes, init=init)
 
     def mode(self, inputs: Tensor) -> Tensor:
         """Return the action."""

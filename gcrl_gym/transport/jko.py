@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gcrl_gym.errors import UserError
 from gcrl_gym.networks.policies import ContinuousPolicy, GaussianPolicy
-from gcrl_gym.networks.steps import minimize
+from gcrl_gym.networks.steps import minimize, soft_update
 from gcrl_gym.transport.wasserstein import (
     check_exact,
     exact_w2,
@@ -29,6 +29,7 @@ from gcrl_gym.transport.wasserstein import (
 
 W2Kind = Literal["sinkhorn", "exact"]
 W2Noise = Literal["independent", "shared"]
+Reference = Literal["online", "target"]
 Backend = Literal["tensorized", "online", "auto"]
 
 Energy = Callable[[ContinuousPolicy, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -128,20 +129,36 @@ def policy_w2(
     Returns:
         Scalar: summed over action dimensions, mean over states.
     """
+    return _w2_and_spread(policy, reference, inputs, noise, reference_noise, kind, blur, backend)[0]
+
+
+def _w2_and_spread(
+    policy: ContinuousPolicy,
+    reference: ContinuousPolicy,
+    inputs: Tensor,
+    noise: Tensor,
+    reference_noise: Tensor,
+    kind: W2Kind,
+    blur: float,
+    backend: Backend,
+) -> tuple[Tensor, Tensor | None]:
+    """Return `policy_w2` and the deviation of the policy's actions, None for a point mass."""
     kinds = {policy.kind, reference.kind}
     if kinds == {"deterministic"}:
-        return squared_l2(policy.mode(inputs), reference.mode(inputs).detach())
+        return squared_l2(policy.mode(inputs), reference.mode(inputs).detach()), None
     if kinds <= {"deterministic", "gaussian"}:
         mean, std = _normal(policy, inputs)
         with torch.no_grad():
             target = _normal(reference, inputs)
-        return gaussian_w2(mean, std, *target)
+        own = std.detach().mean() if policy.kind == "gaussian" else None
+        return gaussian_w2(mean, std, *target), own
     with torch.no_grad():
         target_actions = _cloud(reference, inputs, reference_noise)
     actions = _cloud(policy, inputs, noise)
+    own = spread(actions) if policy.kind != "deterministic" else None
     if "deterministic" in kinds:
-        return (actions - target_actions).square().sum(-1).mean()
-    return sampled_w2(actions, target_actions, kind, blur, backend)
+        return (actions - target_actions).square().sum(-1).mean(), own
+    return sampled_w2(actions, target_actions, kind, blur, backend), own
 
 
 def _normal(policy: ContinuousPolicy, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,6 +192,8 @@ class Chain:
         backend: of the Sinkhorn distance.
         normalize_energy: lambda = 1 / mean |Q|, without gradient; otherwise lambda = 1.
         learning_rate: of the appended actors; one for all, one for each, or None for the agent's.
+        reference: "online": the predecessor as just updated; "target": its moving average.
+        tau: fraction by which those averages follow per step.
 
     Raises:
         UserError: weights or learning rates of a wrong number or sign, or K that w2 cannot serve.
@@ -194,6 +213,8 @@ class Chain:
         backend: Backend = "tensorized",
         normalize_energy: bool = False,
         learning_rate: float | tuple[float, ...] | None = None,
+        reference: Reference = "online",
+        tau: float = 0.005,
     ) -> None:
         self.weights = check_weights(w2_weights, least=0)
         self.w2, self.w2_noise, self.K, self.blur, self.backend = w2, w2_noise, K, blur, backend
@@ -207,6 +228,13 @@ class Chain:
             made = make or (lambda: copy.deepcopy(first))
             self.actors.append(agent.add_network(f"actor_{i}", made))
             self.optimizers.append(agent.add_optimizer(f"actor_{i}", self.actors[-1], rate=rate))
+        self.targets: list[ContinuousPolicy] = []
+        if reference == "target":
+            self.targets = [
+                agent.add_target(f"actor_{i}_reference", actor)
+                for i, actor in enumerate(self.actors[:-1])
+            ]
+        self.tau = tau
         agent.num_actors = len(self.actors)
         self._action_dim = int(agent.action_dim)
 
@@ -238,14 +266,14 @@ class Chain:
         """
         metrics: dict[str, Tensor] = {}
         for i, weight in enumerate(self.weights, 1):
-            policy, reference = self.actors[i], self.actors[i - 1]
+            policy, reference = self.actors[i], (self.targets or self.actors)[i - 1]
             own = noise.get(f"samples_{i}", inputs)
             other = noise.get(f"reference_{i}", own)
             costs, values = energy(policy, inputs, noise[f"actor_{i}"])
             scale = costs.new_ones(())
             if self.normalize_energy:
                 scale = values.detach().abs().mean().clamp_min(1e-6).reciprocal()
-            distance = policy_w2(
+            distance, deviation = _w2_and_spread(
                 policy, reference, inputs, own, other, self.w2, self.blur, self.backend
             )
             cost = scale * costs.mean()
@@ -256,11 +284,10 @@ class Chain:
                 f"actor_{i}/lambda": scale,
                 f"actor_{i}/gradient_norm": gradient_norm(self.optimizers[i - 1]),
             }
-            if f"samples_{i}" in noise and policy.kind == "stochastic":
-                with torch.no_grad():
-                    metrics[f"actor_{i}/spread"] = spread(policy.samples(inputs, own))
-            elif isinstance(policy, GaussianPolicy):
-                metrics[f"actor_{i}/spread"] = policy.log_std.detach().exp().mean()
+            if deviation is not None:
+                metrics[f"actor_{i}/spread"] = deviation
+        for target, actor in zip(self.targets, self.actors, strict=False):
+            soft_update(target, actor, self.tau)
         return metrics
 
 

@@ -230,5 +230,6 @@ def test_no_compiler_falls_back_with_one_warning(monkeypatch):
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.warns(UserWarning, match="no working compiler") as caught:
         agent = nav2d(compile=True).learn(2)
-    assert len(caught) == 1
+    # Others may warn too: the first environment made in a process loads pygame.
+    assert sum("no working compiler" in str(warning.message) for warning in caught) == 1
     assert agent.num_timesteps == 2

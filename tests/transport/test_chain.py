@@ -34,6 +34,10 @@ class Host:
         self.networks[name] = make()
         return self.networks[name]
 
+    def add_target(self, name, network):
+        self.networks[name] = copy.deepcopy(network).requires_grad_(False)
+        return self.networks[name]
+
     def add_optimizer(self, name, *networks, rate=None):
         parameters = [p for network in networks for p in network.parameters()]
         return torch.optim.Adam(parameters, lr=rate or 1e-2)
@@ -135,6 +139,30 @@ def test_actors_see_their_predecessor_as_already_updated():
     for actor, twin in zip(chain.actors, twins):
         for found, expected in zip(actor.parameters(), twin.parameters()):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_reference_may_be_a_moving_average():
+    first = make("deterministic")
+    chain = Chain(Host(), first, (0.3, 0.7), reference="target", tau=0.25)
+    twins, averages = copy.deepcopy(chain.actors), copy.deepcopy(chain.actors[:-1])
+    inputs, noise = torch.randn(8, 1), {f"actor_{i}": torch.randn(8, 1) for i in (1, 2)}
+    optimizers = [torch.optim.Adam(twin.parameters(), lr=1e-2) for twin in twins]
+    for _ in range(3):
+        chain.update(inputs, bandit, noise)
+        for i, weight in ((1, 0.3), (2, 0.7)):
+            before = averages[i - 1].mode(inputs).detach()
+            action = twins[i].mode(inputs)
+            loss = ((action - BEST) ** 2).mean() + weight * ((action - before) ** 2).mean()
+            optimizers[i].zero_grad()
+            loss.backward()
+            optimizers[i].step()
+        for average, twin in zip(averages, twins):
+            for slow, fast in zip(average.parameters(), twin.parameters()):
+                slow.data = 0.75 * slow.data + 0.25 * fast.data
+    for found, expected in zip(chain.actors[2].parameters(), twins[2].parameters()):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    for found, expected in zip(chain.targets[1].parameters(), averages[1].parameters()):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_earlier_actors_do_not_depend_on_later_ones():
