@@ -1,4 +1,4 @@
-"""Agents, found by listing this folder: a file with ``class Foo(OfflineAgent)`` is an agent.
+"""Agents, found by listing this folder: a file whose class is an OfflineAgent and has a ``name``.
 
 ``get_agent("pogo")`` imports that module on demand; ``"package.module:Class"`` reaches agents of
 third parties. Listing the names imports nothing.
@@ -17,11 +17,13 @@ from gcrl_gym.errors import UserError, nearest
 if TYPE_CHECKING:
     from gcrl_gym.agents.base import OfflineAgent
     from gcrl_gym.agents.gcbc import GCBC
+    from gcrl_gym.agents.iql import IQL
     from gcrl_gym.agents.pogo import POGO
 
 __all__ = ["GCBC", "POGO", "OfflineAgent", "agent_names", "get_agent", "load"]
 
-_CLASS_LINE = re.compile(r"^class (\w+)\(OfflineAgent\):", re.MULTILINE)
+_CLASS_LINE = re.compile(r"^class (\w+)\((?:Offline|Chain)Agent\):", re.MULTILINE)
+_NAME_LINE = re.compile(r'^    name = "', re.MULTILINE)  # a base class has none
 
 
 @functools.cache
@@ -30,8 +32,9 @@ def _classes() -> dict[str, str]:
     found = {}
     for file in sorted(resources.files(__name__).iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".py"):
-            match = _CLASS_LINE.search(file.read_text(encoding="utf-8"))
-            if match:
+            text = file.read_text(encoding="utf-8")
+            match = _CLASS_LINE.search(text)
+            if match and _NAME_LINE.search(text):
                 found[file.name.removesuffix(".py")] = match.group(1)
     return found
 

@@ -1,0 +1,28 @@
+"""Losses that several agents share: pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def expectile_loss(residual: Tensor, expectile: float) -> Tensor:
+    """Return the mean asymmetric squared loss (Kostrikov et al. 2021, eq. 5).
+
+    Args:
+        residual: target - prediction, any shape; an expectile above 0.5 weighs targets above the
+            prediction more, so that 0.9 fitted to {0, 1} gives 0.9.
+        expectile: in (0, 1).
+    """
+    weight = torch.where(residual > 0, expectile, 1.0 - expectile)
+    return (weight * residual.square()).mean()
+
+
+def td_target(rewards: Tensor, terminated: Tensor, next_values: Tensor, discount: float) -> Tensor:
+    """Return ``r + discount * (1 - terminated) * next value``, [B]; truncation bootstraps."""
+    return torch.addcmul(rewards, 1.0 - terminated, next_values, value=discount)
+
+
+def twin_loss(q: Tensor, target: Tensor) -> Tensor:
+    """Return the squared errors of all critics q [members, B] to one target [B]: mean, summed."""
+    return (q - target).square().mean(1).sum()
