@@ -167,7 +167,7 @@ def test_quickstart_leaves_its_files(home):
 
 MISTAKES = [
     (["trian"], "'train'"),
-    (["train"], "gcbc, pogo"),
+    (["train"], "Name the agent first: gcrl train AGENT, one of"),
     (["train", "pog", "--dataset", "x", "--steps", "1"], "'pogo'"),
     (["train", "pogo", "--dataset", "x"], "--steps"),
     (["train", "pogo", "--dataset", "x", "--steps", "many"], "many"),

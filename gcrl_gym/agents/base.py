@@ -72,6 +72,8 @@ class OfflineAgent(BaseAlgorithm):
     sampler: Any = TransitionSampler()
     action_spaces: ClassVar[tuple[type, ...]] = (spaces.Box,)
     needs_actions: ClassVar[bool] = True
+    needs_rewards: ClassVar[bool] = False
+    needs_next_actions: ClassVar[bool] = False
     hidden_sizes: tuple[int, ...] = (256, 256)
     discount: float = 0.99
     num_actors: int = 1
@@ -128,8 +130,6 @@ class OfflineAgent(BaseAlgorithm):
 
     _wrap_env = staticmethod(inputs.wrap_env)
 
-    # What an agent writes ------------------------------------------------------------------
-
     @abstractmethod
     def build(self) -> None:
         """Make networks, targets and optimisers with the ``add_*`` methods."""
@@ -142,11 +142,14 @@ class OfflineAgent(BaseAlgorithm):
     def act(self, inputs: Tensor, deterministic: bool, actor: int) -> Tensor:
         """Return actions in [-1, 1], or action indices, for normalised inputs [B, D + G]."""
 
+    def is_deterministic(self, actor: int) -> bool:
+        """Return whether an actor has one action per state, which sampling returns as well."""
+        return False
+
     def noise_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the standard normal noise that an update needs, by name.
 
-        Each name has a generator of its own, so noise that a longer chain draws never shifts what
-        the others see; and an update is a pure function of the weights and the batch.
+        Each name has its own generator: what a longer chain draws never shifts what others see.
         """
         return {}
 
@@ -204,9 +207,9 @@ class OfflineAgent(BaseAlgorithm):
         self.dataset, self.trained_on = resolved, origin(resolved.metadata)
         goal_env = None if self.env is None else self.env.envs[0]  # type: ignore[attr-defined]
         rewarded = transform_rewards(resolved, self.reward_transform)
-        self._bound = self.sampler.bind(
-            rewarded, discount=self.discount, device=self.device, goal_env=goal_env
-        )
+        law = {"discount": self.discount, "device": self.device, "goal_env": goal_env}
+        self._bound = self.sampler.bind(rewarded, **law)
+        inputs.check_rewards(resolved, self, self._bound.reward_rule)
         if self.normalize and statistics:
             self.policy.fit_statistics(resolved)
 
@@ -252,10 +255,8 @@ class OfflineAgent(BaseAlgorithm):
         )
         callback.on_training_start(locals(), globals())
         step = self._step_function()
-        bar = tqdm(
-            total=total, initial=self.num_timesteps, disable=not progress_bar, desc=self.name,
-            unit="update",
-        )  # fmt: skip
+        bar = tqdm(total=total, initial=self.num_timesteps, disable=not progress_bar,
+                   desc=self.name, unit="update")  # fmt: skip
         self.numerics = Numerics.choose(
             self.device, self.matmul, self.threads, max(self.hidden_sizes, default=0)
         )
@@ -281,8 +282,7 @@ class OfflineAgent(BaseAlgorithm):
     def _setup_learn(  # type: ignore[override]
         self, total: int, callback: MaybeCallback, reset_num_timesteps: bool, tb_log_name: str
     ) -> tuple[int, BaseCallback]:
-        # SB3's own resets the environment, which offline training never steps, and which would
-        # draw from generators that are not ours.
+        # SB3's own resets the environment, which we never step, and draws from its generators.
         self.start_time = time.time_ns()
         if reset_num_timesteps:
             self.num_timesteps = 0
@@ -369,10 +369,10 @@ class OfflineAgent(BaseAlgorithm):
 
     @classmethod
     def from_preset(
-        cls, env: Any, dataset: Any = None, preset: str = "default", **overrides: Any
+        cls, env: Any, dataset: Any = None, preset: str = "auto", **overrides: Any
     ) -> Self:
-        """Make an agent with the hyperparameters of a named preset; keywords override it."""
-        return cls(env, dataset, **(load_preset(cls.name, preset) | overrides))
+        """Make an agent with a preset ("auto" goes by the dataset); keywords override it."""
+        return cls(env, dataset, **(load_preset(cls.name, preset, dataset) | overrides))
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
         """Return the state dicts of the policy and of every optimiser, by name."""

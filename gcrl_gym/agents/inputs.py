@@ -200,6 +200,25 @@ def check_dataset(dataset: OfflineDataset, agent: OfflineAgent) -> None:
             "with achieved goals."
         )
     _check_actions(dataset, agent.action_space)
+    if agent.needs_next_actions and not getattr(agent.sampler, "next_actions", False):
+        raise UserError(
+            f"{type(agent).__name__} learns from the next action of the data; pass a sampler with "
+            "next_actions=True."
+        )
+
+
+def check_rewards(dataset: OfflineDataset, agent: OfflineAgent, reward_rule: str) -> None:
+    """Raise unless there are rewards to learn from, recorded or of relabelled goals.
+
+    Raises:
+        UserError: the agent needs rewards, its sampler gives the recorded ones, and all are 0.
+    """
+    if agent.needs_rewards and reward_rule == "recorded" and not dataset.rewards.any():
+        raise UserError(
+            f"{type(agent).__name__} learns from rewards, but every reward of the dataset "
+            f"{dataset.metadata.get('dataset_id', '')!r} is 0; use data with rewards (OGBench: a "
+            "singletask id), goals with GoalSampler, or an imitation agent such as GCBC."
+        )
 
 
 def _check_actions(dataset: OfflineDataset, space: spaces.Space[Any]) -> None:

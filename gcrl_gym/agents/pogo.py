@@ -27,7 +27,7 @@ from torch import Tensor
 from gcrl_gym.agents.base import OfflineAgent
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
-from gcrl_gym.networks import StackedCritic, TransportMap
+from gcrl_gym.networks import ContinuousPolicy, StackedCritic, TransportMap
 from gcrl_gym.networks.steps import minimize, soft_update
 from gcrl_gym.transport import jko
 from gcrl_gym.transport.wasserstein import check_exact, check_sinkhorn, squared_l2
@@ -62,6 +62,7 @@ class POGO(OfflineAgent):
 
     name = "pogo"
     sampler = GoalSampler(value=(0.2, 0.5, 0.3), actor=(0.0, 1.0, 0.0))
+    needs_rewards = True
 
     def __init__(
         self,
@@ -86,7 +87,6 @@ class POGO(OfflineAgent):
         **common: Any,
     ) -> None:
         self.w2_weights = jko.check_weights(w2_weights, least=1)
-        self.num_actors = len(self.w2_weights)
         self.w2, self.w2_noise, self.K, self.blur, self.backend = w2, w2_noise, K, blur, backend
         self.td_actor, self.normalize_q, self.discount, self.tau = (
             td_actor,
@@ -108,26 +108,24 @@ class POGO(OfflineAgent):
         self.critic = self.add_network("critic", lambda: StackedCritic(*sizes))
         self.critic_target = self.add_target("critic_target", self.critic)
         self.critic_optimizer = self.add_optimizer("critic", self.critic)
-        self.actors = [
-            self.add_network(f"actor_{i}", lambda: TransportMap(*sizes))
-            for i in range(self.num_actors)
-        ]
-        self.actor_optimizers = [
-            self.add_optimizer(f"actor_{i}", actor) for i, actor in enumerate(self.actors)
-        ]
-        self.bootstrap_actor = self.actors[0]
+        self.actor = self.add_network("actor_0", lambda: TransportMap(*sizes))
+        self.actor_optimizer = self.add_optimizer("actor_0", self.actor)
+        # As in the source, later actors start anywhere, not as copies of actor 0.
+        self.chain = jko.Chain(
+            self, self.actor, self.w2_weights[1:], make=lambda: TransportMap(*sizes), w2=self.w2,
+            w2_noise=self.w2_noise, K=self.K, blur=self.blur, backend=self.backend,
+            normalize_energy=self.normalize_q,
+        )  # fmt: skip
+        self.actors = self.chain.actors
+        self.bootstrap_actor = self.actor
         if self.td_actor == "target":
-            self.bootstrap_actor = self.add_target("actor_0_target", self.actors[0])
+            self.bootstrap_actor = self.add_target("actor_0_target", self.actor)
 
     def noise_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
-        """Return shapes of the target's noise, and of each actor's own and its predecessor's z."""
-        one, several = (batch_size, self.action_dim), (batch_size, self.K, self.action_dim)
-        shapes: dict[str, tuple[int, ...]] = {"target_z": one, "target_noise": one, "actor_0": one}
-        for i in range(1, self.num_actors):
-            shapes |= {f"actor_{i}": one, f"samples_{i}": several}
-            if self.w2_noise == "independent":
-                shapes[f"reference_{i}"] = several
-        return shapes
+        """Return shapes of the target's noise, of actor 0's z, and of the chain's."""
+        one = (batch_size, self.action_dim)
+        own = {"target_z": one, "target_noise": one, "actor_0": one}
+        return own | self.chain.noise_shapes(batch_size)
 
     def update(self, batch: Batch) -> Metrics:
         """Update the critic, then every ``policy_freq`` updates the actors in order and targets."""
@@ -135,11 +133,10 @@ class POGO(OfflineAgent):
         if (self._n_updates + 1) % self.policy_freq == 0:
             inputs = torch.cat([batch.observations, batch.actor_goals], dim=-1)
             metrics |= self._update_first_actor(inputs, batch)
-            for i in range(1, self.num_actors):
-                metrics |= self._update_actor(i, inputs, batch)
+            metrics |= self.chain.update(inputs, self._energy, batch.noise)
             soft_update(self.critic_target, self.critic, self.tau)
             if self.td_actor == "target":
-                soft_update(self.bootstrap_actor, self.actors[0], self.tau)
+                soft_update(self.bootstrap_actor, self.actor, self.tau)
         return metrics
 
     def _update_critic(self, batch: Batch) -> Metrics:
@@ -157,37 +154,22 @@ class POGO(OfflineAgent):
         return {"critic_loss": loss.detach(), "q": q.detach().mean(), "target_q": target.mean()}
 
     def _update_first_actor(self, inputs: Tensor, batch: Batch) -> Metrics:
-        actions = self.actors[0](inputs, batch.noise["actor_0"])
+        actions = self.actor(inputs, batch.noise["actor_0"])
         energy, scale = jko.q_energy(self.critic.first(inputs, actions), self.normalize_q)
         distance = squared_l2(actions, batch.actions)
-        minimize(self.actor_optimizers[0], energy + self.w2_weights[0] * distance)
+        minimize(self.actor_optimizer, energy + self.w2_weights[0] * distance)
         return {
             "actor_0/energy": energy.detach(),
             "actor_0/l2": distance.detach(),
             "actor_0/lambda": scale,
         }
 
-    def _update_actor(self, i: int, inputs: Tensor, batch: Batch) -> Metrics:
-        noise = batch.noise[f"samples_{i}"]  # [B, K, A]
-        reference_noise = batch.noise.get(f"reference_{i}", noise)
-        with torch.no_grad():
-            reference = self.actors[i - 1].samples(inputs, reference_noise)
-        # One pass for the action that Q judges and the K that the distance compares.
-        own = torch.cat([batch.noise[f"actor_{i}"].unsqueeze(1), noise], dim=1)
-        actions = self.actors[i].samples(inputs, own)
-        samples = actions[:, 1:]
-        energy, scale = jko.q_energy(self.critic.first(inputs, actions[:, 0]), self.normalize_q)
-        distance = jko.sampled_w2(samples, reference, self.w2, self.blur, self.backend)
-        minimize(self.actor_optimizers[i], energy + self.w2_weights[i] * distance)
-        return {
-            f"actor_{i}/energy": energy.detach(),
-            f"actor_{i}/w2": distance.detach(),
-            f"actor_{i}/lambda": scale,
-            f"actor_{i}/spread": jko.spread(samples.detach()),
-        }
+    def _energy(self, policy: ContinuousPolicy, inputs: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        q = self.critic.first(inputs, policy.sample(inputs, z))
+        return -q, q
 
     def act(self, inputs: Tensor, deterministic: bool, actor: int) -> Tensor:
         """Return the actor's action at z = 0, or at a sampled z."""
         shape = (len(inputs), self.action_dim)
         noise = inputs.new_zeros(shape) if deterministic else self.generators.randn("act", *shape)
-        return self.actors[actor](inputs, noise)  # type: ignore[no-any-return]
+        return self.actors[actor].sample(inputs, noise)

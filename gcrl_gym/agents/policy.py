@@ -114,6 +114,8 @@ class GoalPolicy(BasePolicy):
                 batch.actor_goals = self.normalize_goals(batch.actor_goals)
         if self._rescale_actions:
             batch.actions = self.normalize_actions(batch.actions)
+            if batch.next_actions is not None:
+                batch.next_actions = self.normalize_actions(batch.next_actions)
         elif isinstance(self.action_space, spaces.Discrete) and self.action_space.start:
             batch.actions = batch.actions - int(self.action_space.start)
 

@@ -30,7 +30,7 @@ class Train:
         str | None, tyro.conf.arg(metavar="ID", help="evaluate here; by default the dataset's env")
     ] = None
     preset: Annotated[
-        str, tyro.conf.arg(metavar="NAME", help="named hyperparameters; flags override them")
+        str, tyro.conf.arg(metavar="NAME", help="named hyperparameters, or auto for the dataset's; flags win")
     ] = "default"
     data_dir: DataDir = None
     runs_dir: Annotated[str, tyro.conf.arg(metavar="DIR", help="folder of all runs")] = "runs"
@@ -87,7 +87,8 @@ def parse_run(agent: str, arguments: list[str]) -> tuple[RunSpec, Train]:
     from gcrl_gym.experiments.spec import RunSpec
 
     kind = get_agent(agent)
-    probe = RunSpec(agent, "none", 1, preset=_preset_in(arguments))
+    preset = _value_of("--preset", arguments) or "default"
+    probe = RunSpec(agent, _value_of("--dataset", arguments) or "none", 1, preset=preset)
     probe.validate()
     defaults = {name: value for name, (value, _) in probe.hyperparameters().items()}
     known = {
@@ -114,14 +115,14 @@ def _flag(item: Hyperparameter, default: Any) -> tuple[str, Any, Any]:
     return item.name, annotated, dataclasses.field(default=default)
 
 
-def _preset_in(arguments: list[str]) -> str:
-    """Return the preset that the flags name: it decides the defaults that --help shows."""
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    """Return what a flag is given: the preset decides the defaults that --help shows."""
     for position, argument in enumerate(arguments):
-        if argument.startswith("--preset="):
+        if argument.startswith(f"{flag}="):
             return argument.partition("=")[2]
-        if argument == "--preset" and position + 1 < len(arguments):
+        if argument == flag and position + 1 < len(arguments):
             return arguments[position + 1]
-    return "default"
+    return None
 
 
 def _show(spec: RunSpec, runs_dir: str) -> None:

@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
-import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gcrl_gym.datasets.columns import Array
 from gcrl_gym.datasets.goal_laws import Future, GoalLaw, Probabilities, Rows, Support
+from gcrl_gym.datasets.judges import judges
 from gcrl_gym.datasets.offline_dataset import OfflineDataset
-from gcrl_gym.envs.check import goal_function
 from gcrl_gym.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ class Batch:
         next_observations: like ``observations``.
         goals: ``[B, G]`` goals the rewards belong to.
         actor_goals: ``[B, G]`` goals for the policy.
+        next_actions: ``[B, A]`` the data's actions at ``next_observations``, where the sampler was
+            asked for them; without meaning after a termination.
         noise: random inputs of the update by name; filled by the training loop.
     """
 
@@ -55,6 +57,7 @@ class Batch:
     next_observations: Tensor
     goals: Tensor
     actor_goals: Tensor
+    next_actions: Tensor | None = None
     noise: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -70,7 +73,14 @@ class BoundSampler(Protocol):
 
 @dataclass(frozen=True)
 class TransitionSampler:
-    """Recorded transitions with their recorded rewards, terminations and desired goals."""
+    """Recorded transitions with their recorded rewards, terminations and desired goals.
+
+    Args:
+        next_actions: give the next action of the same episode too. The last transition of an
+            episode has none: it is drawn only where it terminated (no bootstrap reads the zeros).
+    """
+
+    next_actions: bool = False
 
     def bind(
         self,
@@ -83,14 +93,15 @@ class TransitionSampler:
         """Tie the sampler to a dataset; see `GoalSampler.bind` for the arguments.
 
         Raises:
-            UserError: goals are observations and none was recorded (OGBench data).
+            UserError: goals are observations and none was recorded (OGBench data), or no transition
+                has a next action.
         """
         if dataset.goal_is_observation:
             raise UserError(
                 "This dataset records no desired goals (its goals are observations); "
                 "use GoalSampler, which draws them."
             )
-        return BoundTransitions(dataset, torch.device(device))
+        return BoundTransitions(dataset, torch.device(device), self.next_actions)
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,8 @@ class GoalSampler:
             success - 1, terminated on success. ``"env"`` (hindsight replay): the environment's
             reward and termination at row ``t+1``. ``"auto"``: index where goals are
             observations, else env.
+        next_actions: see `TransitionSampler`; with relabelled goals no last transition is drawn,
+            because relabelling decides what terminates.
 
     Raises:
         UserError: probabilities that are not three numbers >= 0 with sum 1, unknown options.
@@ -127,6 +140,7 @@ class GoalSampler:
     discount: float | None = None
     support: Support = "full"
     reward: RewardRule = "auto"
+    next_actions: bool = False
 
     def __post_init__(self) -> None:
         for name, values in (("value", self.value), ("actor", self.actor)):
@@ -166,10 +180,10 @@ class GoalSampler:
 
         Raises:
             UserError: the env's reward is needed but ``goal_env`` cannot compute it, or a
-                geometric law with a discount outside (0, 1).
+                geometric law with a discount outside (0, 1), or no transition with a next action.
         """
         if dataset.goal_dim == 0:
-            return TransitionSampler().bind(dataset, device=device)
+            return TransitionSampler(self.next_actions).bind(dataset, device=device)
         discount = self.discount if self.discount is not None else discount
         return _BoundGoals(self, dataset, discount, torch.device(device), goal_env)
 
@@ -180,23 +194,29 @@ class BoundTransitions:
     Args:
         dataset: where the rows are.
         device: where batches go.
+        next_actions: see `TransitionSampler`.
     """
 
     reward_rule = "recorded"
 
-    def __init__(self, dataset: OfflineDataset, device: torch.device) -> None:
+    def __init__(
+        self, dataset: OfflineDataset, device: torch.device, next_actions: bool = False
+    ) -> None:
         layout = dataset.columns.layout
-        self.dataset, self.device = dataset, device
+        self.dataset, self.device, self.next_actions = dataset, device, next_actions
         self.observation_shape = layout.observation_shape
         self.rows = place(dataset.columns.rows, device)
         cuts = layout.slices
         observation, desired = cuts["observations"].stop, cuts["desired_goals"]
+        action = cuts["rewards"].start - observation
+        following = observation + (action if next_actions else 0)
         # Row t and its successor are neighbours in memory: one strided window holds both.
         self.windows = self.rows.as_strided(
-            (dataset.num_rows - 1, layout.width + observation), (layout.width, 1)
+            (dataset.num_rows - 1, layout.width + following), (layout.width, 1)
         )
-        self.widths = [observation, cuts["rewards"].start - observation, 1, 1]
+        self.widths = [observation, action, 1, 1]
         self.widths += [desired.start - sum(self.widths), desired.stop - desired.start, observation]
+        self.widths += [action] if next_actions else []
         self.integers = {
             name: place(column, device) for name, column in dataset.columns.integers.items()
         }
@@ -205,17 +225,24 @@ class BoundTransitions:
         """Draw recorded transitions."""
         return self.gather(self.draw_rows(batch_size, rng))
 
+    @cached_property
+    def drawable(self) -> Rows:
+        """Rows that may be drawn, made on first use: not every sampler draws here."""
+        rows = self.dataset.step_rows
+        if not self.next_actions:
+            return rows
+        kept = has_next_action(self.dataset) | (self.dataset.terminated[rows] > 0)
+        return rows[kept]
+
     def draw_rows(self, batch_size: int, rng: np.random.Generator) -> Rows:
         """Draw rows that hold a transition."""
-        step_rows = self.dataset.step_rows  # made on first use: not every sampler draws here
-        return step_rows.take(rng.integers(0, len(step_rows), size=batch_size))
+        return self.drawable.take(rng.integers(0, len(self.drawable), size=batch_size))
 
     def gather(self, rows: Rows, padding: Rows | None = None) -> Batch:
         """Return the recorded transitions of these rows, zeros at the positions ``padding``."""
         window = self.select(self.windows, rows, padding)
-        observations, actions, rewards, terminated, _, goals, following = window.split_with_sizes(
-            self.widths, dim=1
-        )
+        parts = window.split_with_sizes(self.widths, dim=1)
+        observations, actions, rewards, terminated, _, goals, following = parts[:7]
         if "observations" in self.integers:
             table = self.integers["observations"]
             observations = self.select(table, rows, padding)
@@ -233,6 +260,7 @@ class BoundTransitions:
             next_observations=following,
             goals=goals,
             actor_goals=goals,
+            next_actions=parts[7] if self.next_actions else None,
         )
 
     def select(self, table: Tensor, rows: Rows, padding: Rows | None = None) -> Tensor:
@@ -258,7 +286,7 @@ class _BoundGoals(BoundTransitions):
         device: torch.device,
         goal_env: Any,
     ) -> None:
-        super().__init__(dataset, device)
+        super().__init__(dataset, device, spec.next_actions)
         # Row and episode end of each transition side by side, so that one access fetches both.
         narrow = np.int32 if dataset.num_rows < 2**31 else np.int64
         self.steps = np.empty((dataset.num_steps, 2), narrow)
@@ -266,6 +294,8 @@ class _BoundGoals(BoundTransitions):
         self.steps[:, 1] = np.repeat(
             dataset.columns.episode_ends.astype(narrow), dataset.columns.lengths
         )
+        if spec.next_actions:
+            self.steps = self.steps[has_next_action(dataset)]
         self.value = GoalLaw(spec.value, spec.future, spec.support, discount, dataset)
         self.actor = GoalLaw(spec.actor, spec.actor_future, spec.support, discount, dataset)
         assert dataset.achieved_goals is not None  # the caller checked goal_dim
@@ -277,7 +307,7 @@ class _BoundGoals(BoundTransitions):
             ogbench = dataset.metadata.get("goal") in ("observation", "oracle")
             self.reward_rule = "index" if ogbench or dataset.goal_is_observation else "env"
         if self.reward_rule == "env":
-            self.compute_reward, self.compute_terminated = _judges(goal_env, self.achieved)
+            self.compute_reward, self.compute_terminated = judges(goal_env, self.achieved)
         logger.info("Goal rewards are judged by the %r rule.", self.reward_rule)
 
     def _goal_table(self, dataset: OfflineDataset) -> Tensor:
@@ -311,54 +341,25 @@ class _BoundGoals(BoundTransitions):
         return self.compute_reward(reached, goals), self.compute_terminated(reached, goals)
 
 
+def has_next_action(dataset: OfflineDataset) -> npt.NDArray[np.bool_]:
+    """Return which transitions, in order, are followed by another one of the same episode.
+
+    Raises:
+        UserError: none is.
+    """
+    found = np.ones(dataset.num_steps, bool)
+    found[np.cumsum(dataset.columns.lengths) - 1] = False
+    if not found.any():
+        raise UserError(
+            "No transition has a next action: every episode of the dataset holds a single one; "
+            "check where its episodes end."
+        )
+    return found
+
+
 def place(array: Array, device: torch.device) -> Tensor:
     """Return a table as tensor, on the device when it takes at most half of its free memory."""
     tensor = torch.from_numpy(array)
     if device.type != "cuda" or tensor.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
         return tensor
     return tensor.to(device)
-
-
-Judge = Callable[[Array, Array], Array]
-
-
-def _judges(goal_env: Any, achieved: Array) -> tuple[Judge, Judge]:
-    """Return batched reward and termination functions of a goal environment."""
-    rewarding, ending = (_find(goal_env, name) for name in ("compute_reward", "compute_terminated"))
-    if rewarding is None:
-        raise UserError(
-            f"Relabelled rewards need an environment with compute_reward, found {goal_env!r}; "
-            "pass the goal environment, or GoalSampler(reward='index')."
-        )
-    reward = _batched(rewarding, achieved[:2])
-    if ending is None:
-        logger.info("The environment has no compute_terminated: relabelled steps never terminate.")
-        return reward, lambda reached, goals: np.zeros(len(reached), np.float32)
-    return reward, _batched(ending, achieved[:2])
-
-
-def _find(goal_env: Any, name: str) -> Any:
-    """Look for a function through wrappers, some of which judge batches where the env does not."""
-    if isinstance(goal_env, gym.Env):
-        return goal_function(goal_env, name)
-    return getattr(goal_env, name, None)
-
-
-def _batched(function: Callable[..., Any], example: Array) -> Judge:
-    """Wrap ``function(achieved, desired, info)`` to return float32 ``(B,)``.
-
-    Some environments judge one pair only and answer a whole batch with one number, which would
-    be wrong without an error: such a function is called row by row.
-    """
-    try:
-        vectorised = np.shape(function(example, example, {})) == (len(example),)
-    except (ValueError, TypeError, IndexError):
-        vectorised = False
-    if vectorised:
-        return lambda reached, goals: np.asarray(function(reached, goals, {}), np.float32)
-    logger.info(
-        "%s judges one row at a time, which is slow.", getattr(function, "__qualname__", "")
-    )
-    return lambda reached, goals: np.array(
-        [function(a, b, {}) for a, b in zip(reached, goals)], np.float32
-    )

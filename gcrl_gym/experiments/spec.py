@@ -24,7 +24,7 @@ class RunSpec:
         steps: gradient updates.
         seed: of the agent and of the evaluations.
         env: environment id to evaluate on; by default the dataset's own.
-        preset: named hyperparameters of the agent.
+        preset: named hyperparameters of the agent; "auto" takes those published for the dataset.
         agent_kwargs: hyperparameters that differ from the preset; plain values only.
         eval_freq: updates between evaluations, by default a tenth of ``steps``.
         eval_episodes: episodes per task, actor and mode in every evaluation.
@@ -114,8 +114,7 @@ class RunSpec:
         from gcrl_gym.agents import get_agent
         from gcrl_gym.agents.presets import load_preset
 
-        preset = load_preset(get_agent(self.agent).name, self.preset)
-        return {key: _tuples(value) for key, value in preset.items()}
+        return load_preset(get_agent(self.agent).name, self.preset, self.dataset)
 
     @property
     def log_interval(self) -> int:

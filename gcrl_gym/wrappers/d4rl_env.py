@@ -5,7 +5,6 @@ The entry points of the environment specs that are stored with converted D4RL da
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -15,6 +14,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from gcrl_gym.errors import UserError, nearest
+from gcrl_gym.wrappers.mujoco_joints import import_robotics
 
 Floats = NDArray[np.float64]
 
@@ -345,7 +345,7 @@ def _as_d4rl(
 def make_robotics_env(env_id: str, render_mode: str | None, **kwargs: Any) -> gym.Env[Any, Any]:
     """Make an environment of Gymnasium-Robotics without its time limit; the spec has D4RL's."""
     try:
-        robotics = importlib.import_module("gymnasium_robotics")
+        robotics = import_robotics()
     except ImportError as error:
         raise UserError(
             f"Environment {env_id!r} needs Gymnasium-Robotics: pip install 'gcrl-gym[robotics]'."

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gcrl_gym.envs.goal_env import check_task_id
 from gcrl_gym.errors import UserError, nearest
 from gcrl_gym.wrappers.maze_tasks import maze_tasks
-from gcrl_gym.wrappers.mujoco_joints import repair_joint_types
+from gcrl_gym.wrappers.mujoco_joints import import_robotics, repair_joint_types
 
 _PACKAGES = {
     "OGBench": ("ogbench", "ogbench"),
@@ -239,9 +239,11 @@ def make_goal_dict_env(
     package = "Gymnasium-Robotics" if env_id[:1].isupper() else "OGBench"
     module, extra = _PACKAGES[package]
     try:
-        gym.register_envs(importlib.import_module(module))
         if package == "Gymnasium-Robotics":
+            gym.register_envs(import_robotics())
             repair_joint_types()
+        else:
+            gym.register_envs(importlib.import_module(module))
     except ImportError as error:
         raise UserError(
             f"Environment {env_id!r} needs {package}: pip install 'gcrl-gym[{extra}]'."

@@ -1,13 +1,25 @@
-"""A repair of Gymnasium-Robotics 1.4 under MuJoCo 4."""
+"""Gymnasium-Robotics 1.4: importing it in silence, and a repair under MuJoCo 4."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+
+def import_robotics() -> ModuleType:
+    """Import Gymnasium-Robotics without the notes that it prints on standard error.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):
+        return importlib.import_module("gymnasium_robotics")
 
 
 def repair_joint_types() -> None:

@@ -7,28 +7,11 @@ import numpy as np
 import pytest
 import torch
 from geomloss import SamplesLoss
-from gymnasium import spaces
 
 from gcrl_gym.agents import POGO
 from gcrl_gym.agents.check import same_weights
-from gcrl_gym.datasets import OfflineDataset
 from gcrl_gym.errors import UserError
-
-SMALL = {"hidden_sizes": (16, 16), "batch_size": 32, "device": "cpu", "matmul": "highest"}
-
-
-def plain_dataset(rows=400, low=-1.0, high=1.0, action_dim=2, seed=0):
-    rng = np.random.default_rng(seed)
-    ends = np.arange(rows) % 50 == 49
-    return OfflineDataset.from_arrays(
-        rng.normal(size=(rows, 3)).astype(np.float32),
-        rng.uniform(low, high, size=(rows, action_dim)).astype(np.float32),
-        rng.normal(size=rows).astype(np.float32),
-        terminated=ends & (np.arange(rows) % 100 == 99),
-        truncated=ends & (np.arange(rows) % 100 == 49),
-        observation_space=spaces.Box(-np.inf, np.inf, (3,), np.float32),
-        action_space=spaces.Box(low, high, (action_dim,), np.float32),
-    )
+from tests.agents.reference import SMALL, goal_data, plain_dataset
 
 
 def linear_stack(state, name, layer):
@@ -129,17 +112,7 @@ def test_update_equals_the_formulas_on_plain_data():
 
 
 def test_update_equals_the_formulas_with_goals():
-    env = gym.make("gcrl/Nav2D-v0", maze="open")
-    rng = np.random.default_rng(0)
-    xy = np.cumsum(rng.uniform(-0.3, 0.3, size=(101, 2)), 0).astype(np.float32) + 5
-    episode = {
-        "observations": {"observation": xy, "achieved_goal": xy, "desired_goal": np.ones_like(xy)},
-        "actions": rng.uniform(-1, 1, size=(100, 2)).astype(np.float32),
-        "rewards": np.zeros(100),
-        "terminations": np.zeros(100, bool),
-        "truncations": np.arange(100) == 99,
-    }
-    data = OfflineDataset.from_episodes([episode])
+    env, data = goal_data()
     agent = POGO(env, data, w2_weights=(0.3, 0.2), seed=1, **SMALL)
     batch = agent.draw_batch()
     assert batch.goals.shape == (32, 2)
@@ -257,7 +230,8 @@ def test_identical_actors_with_shared_noise_are_at_distance_zero():
     agent = POGO(None, plain_dataset(), w2="exact", w2_noise="shared", seed=0, **SMALL)
     agent.actors[1].load_state_dict(agent.actors[0].state_dict())
     batch = agent.draw_batch()
-    metrics = agent._update_actor(1, torch.cat([batch.observations, batch.actor_goals], -1), batch)
+    inputs = torch.cat([batch.observations, batch.actor_goals], -1)
+    metrics = agent.chain.update(inputs, agent._energy, batch.noise)
     assert float(metrics["actor_1/w2"]) == 0.0
 
 

@@ -281,3 +281,37 @@ def test_missing_env_and_discount_and_goals():
         GoalSampler(discount=1.0).bind(numbered(), goal_env=DistanceEnv())
     with pytest.raises(UserError, match="use GoalSampler"):
         TransitionSampler().bind(numbered(False, goal_is_observation=True))
+
+
+def test_next_actions_are_those_of_the_following_row():
+    """Rows 0..6 and 8..11 hold transitions; row 6 terminates, row 11 is truncated."""
+    bound = TransitionSampler(next_actions=True).bind(numbered(goals=False))
+    batch = bound.sample(2000, np.random.default_rng(0))
+    rows = batch.observations[:, 0].numpy()
+    assert set(rows) == {0, 1, 2, 3, 4, 5, 6, 8, 9, 10}
+    follows = batch.terminated.numpy() == 0
+    assert set(rows[~follows]) == {6}
+    np.testing.assert_array_equal(batch.next_actions[:, 0].numpy()[follows], rows[follows] + 1.5)
+    np.testing.assert_array_equal(batch.next_observations[:, 0].numpy(), rows + 1)
+    np.testing.assert_array_equal(batch.actions[:, 0].numpy(), rows + 0.5)
+
+
+def test_next_actions_with_relabelled_goals_need_a_following_row():
+    bound = GoalSampler(next_actions=True, reward="env").bind(numbered(), goal_env=DistanceEnv())
+    batch = bound.sample(2000, np.random.default_rng(0))
+    rows = batch.observations[:, 0].numpy()
+    assert set(rows) == {0, 1, 2, 3, 4, 5, 8, 9, 10}
+    np.testing.assert_array_equal(batch.next_actions[:, 0].numpy(), rows + 1.5)
+    assert batch.goals.shape == (2000, 1)
+
+
+def test_next_actions_are_given_only_where_asked_for():
+    assert (
+        TransitionSampler().bind(numbered()).sample(4, np.random.default_rng(0)).next_actions
+        is None
+    )
+    single = OfflineDataset.from_episodes(
+        [{"observations": np.zeros((2, 1)), "actions": np.zeros((1, 1)), "rewards": [0.0]}] * 3
+    )
+    with pytest.raises(UserError, match="No transition has a next action"):
+        TransitionSampler(next_actions=True).bind(single).sample(1, np.random.default_rng(0))
