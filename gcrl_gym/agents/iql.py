@@ -31,6 +31,7 @@ from gcrl_gym.networks import (
     GaussianPolicy,
     StackedCritic,
 )
+from gcrl_gym.networks.mlp import Activation
 from gcrl_gym.networks.steps import minimize, soft_update
 
 
@@ -51,6 +52,8 @@ class IQL(ChainAgent):
         discount: of future rewards, in [0, 1).
         tau: fraction by which the target critics follow.
         hidden_sizes: widths of the hidden layers of all networks.
+        activation: between them, "relu" or "gelu" (OGBench's single-task settings).
+        layer_norm: normalise hidden layers of value function and critics, as in those settings.
         normalize: see ``OfflineAgent``.
         **common: see ``ChainAgent`` and ``OfflineAgent``.
 
@@ -74,6 +77,8 @@ class IQL(ChainAgent):
         discount: float = 0.99,
         tau: float = 0.005,
         hidden_sizes: tuple[int, ...] = (256, 256),
+        activation: Activation = "relu",
+        layer_norm: bool = False,
         normalize: bool = True,
         **common: Any,
     ) -> None:
@@ -82,18 +87,24 @@ class IQL(ChainAgent):
         self.expectile, self.beta, self.max_weight = expectile, beta, max_weight
         self.policy_type, self.actor_schedule, self.energy = policy_type, actor_schedule, energy
         self.discount, self.tau, self.hidden_sizes = discount, tau, tuple(hidden_sizes)
+        self.activation, self.layer_norm = activation, layer_norm
         super().__init__(env, dataset, normalize=normalize, **common)
 
     def build(self) -> None:
         """Make the value function, the twin critic with its target, and the actors."""
         sizes = (self.input_dim, self.action_dim, self.hidden_sizes)
-        self.value = self.add_network("value", lambda: MLP(self.input_dim, 1, self.hidden_sizes))
-        self.critic = self.add_network("critic", lambda: StackedCritic(*sizes))
+        values: Any = {"activation": self.activation, "layer_norm": self.layer_norm}
+        self.value = self.add_network(
+            "value", lambda: MLP(self.input_dim, 1, self.hidden_sizes, **values)
+        )
+        self.critic = self.add_network("critic", lambda: StackedCritic(*sizes, **values))
         self.critic_target = self.add_target("critic_target", self.critic)
         if self.policy_type == "deterministic":
-            make: Any = lambda: DeterministicPolicy(*sizes)  # noqa: E731
+            make: Any = lambda: DeterministicPolicy(*sizes, self.activation)  # noqa: E731
         else:
-            make = lambda: GaussianPolicy(*sizes, squash_mean=True)  # noqa: E731
+            make = lambda: GaussianPolicy(  # noqa: E731
+                *sizes, squash_mean=True, activation=self.activation
+            )
         self.actor = self.add_network("actor_0", make)
         rate = None
         if self.actor_schedule == "cosine" and not callable(self.learning_rate):

@@ -127,6 +127,24 @@ def test_a_chain_of_transport_maps_is_compared_by_samples():
     ref.agree(agent)
 
 
+def test_networks_of_the_single_task_settings():
+    agent = IQL(None, plain_dataset(), activation="gelu", layer_norm=True, seed=0, **SMALL)
+    batch = draw(agent, scale=1.5)
+    with torch.no_grad():
+        first, second = agent.policy.networks["value"][0], agent.policy.networks["value"][3]
+        gelu = lambda x: torch.nn.functional.gelu(x, approximate="tanh")  # noqa: E731
+        hidden = gelu(first(batch.observations))
+        mean, var = hidden.mean(-1, keepdim=True), hidden.var(-1, keepdim=True, unbiased=False)
+        scale = agent.policy.networks["value"][2]
+        hidden = (hidden - mean) / (var + 1e-6).sqrt() * scale.weight + scale.bias
+        found = torch.nn.Sequential(*list(agent.policy.networks["value"])[:4])(batch.observations)
+        torch.testing.assert_close(found, second(hidden))
+        ref = Reference(agent)
+        q = ref.q("critic", batch.observations, batch.actions, gelu)
+        torch.testing.assert_close(agent.critic(batch.observations, batch.actions), q)
+    agent.update(batch)
+
+
 def test_actor_rate_falls_along_a_cosine_and_the_chain_keeps_its_own():
     agent = IQL(None, plain_dataset(), w2_weights=(1.0,), seed=0, learning_rate=1e-3, **SMALL)
     rates = []

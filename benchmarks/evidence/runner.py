@@ -1,0 +1,99 @@
+"""Run a list of training runs on a few processes, and keep one small JSON file for each.
+
+A finished run is skipped, a stopped one goes on from its last checkpoint: start the same command
+again. The JSON files (what was run, by which versions, and the scores) are committed; the run
+folders with models and logs are not.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gcrl_gym.experiments import run as runs
+from gcrl_gym.experiments.folder import write_json
+from gcrl_gym.experiments.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of a table.
+
+    Attributes:
+        spec: what to train; its ``variant`` is the name of its row.
+        note: what the row should say besides the scores.
+    """
+
+    spec: RunSpec
+    note: str = ""
+
+    def file(self, store: Path) -> Path:
+        """Return where the result is kept."""
+        spec = self.spec
+        return store / spec.dataset.replace("/", "_") / str(spec.variant) / f"seed_{spec.seed}.json"
+
+
+def run_all(jobs: Sequence[Job], store: Path, runs_dir: Path, workers: int) -> int:
+    """Run what is not finished, in order, ``workers`` at a time; return how many failed.
+
+    Args:
+        jobs: the runs.
+        store: folder of the JSON files.
+        runs_dir: folder of the run folders.
+        workers: processes, one thread each.
+    """
+    waiting = [job for job in jobs if not job.file(store).is_file()]
+    print(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are finished.", flush=True)
+    active: list[tuple[Job, subprocess.Popen[bytes], float]] = []
+    failed = 0
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    while waiting or active:
+        while waiting and len(active) < workers:
+            job = waiting.pop(0)
+            order = {"spec": job.spec.to_dict(), "note": job.note}
+            command = [sys.executable, "-m", __spec__.name, json.dumps(order)]
+            command += [str(job.file(store)), str(runs_dir)]
+            active.append((job, subprocess.Popen(command, env=environment), time.monotonic()))
+        time.sleep(1.0)
+        for entry in [entry for entry in active if entry[1].poll() is not None]:
+            active.remove(entry)
+            job, process, start = entry
+            took, good = time.monotonic() - start, process.returncode == 0
+            failed += not good
+            name = job.file(store).relative_to(store)
+            verdict = "done" if good else "FAILED"
+            print(f"{verdict} {name} in {took:.0f} s; {len(waiting)} wait", flush=True)
+    return failed
+
+
+def one(order: dict[str, Any], target: Path, runs_dir: Path) -> None:
+    """Train one run and write its result."""
+    spec = RunSpec.from_dict(order["spec"])
+    done = runs.train(spec, runs_dir, progress_bar=False)
+    described = json.loads((done.folder / "spec.json").read_text("utf-8"))
+    with (done.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        last = list(csv.DictReader(file))[-1]
+    kept = ("spread", "w2", "lambda", "energy", "updates_per_second")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    result = {
+        "note": order["note"],
+        "run": described,
+        "protocol": done.results["protocol"],
+        "dataset": done.results["dataset"],
+        "last": done.results["last"],
+        "metrics": {k: float(v) for k, v in last.items() if v and k.endswith(kept)},
+        "wall_time_s": done.results["wall_time_s"],
+    }
+    write_json(target, result)
+
+
+if __name__ == "__main__":
+    one(json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
