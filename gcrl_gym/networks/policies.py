@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from gcrl_gym.networks.mlp import MLP, Init
+from gcrl_gym.networks.mlp import MLP, Activation, Init
 
 Kind = Literal["deterministic", "gaussian", "stochastic"]
 
@@ -57,16 +57,22 @@ class DeterministicPolicy(ContinuousPolicy):
         inputs: width of the observation and goal, concatenated.
         action_dim: width of the action.
         hidden_sizes: widths of the hidden layers.
+        activation: see `networks.mlp.MLP`.
         init: see `networks.mlp.initialize`.
     """
 
     kind = "deterministic"
 
     def __init__(
-        self, inputs: int, action_dim: int, hidden_sizes: Sequence[int], init: Init = "torch"
+        self,
+        inputs: int,
+        action_dim: int,
+        hidden_sizes: Sequence[int],
+        activation: Activation = "relu",
+        init: Init = "torch",
     ) -> None:
         super().__init__()
-        self.body = MLP(inputs, action_dim, hidden_sizes, init=init)
+        self.body = MLP(inputs, action_dim, hidden_sizes, activation, init=init)
 
     def mode(self, inputs: Tensor) -> Tensor:
         """Return the action."""
@@ -114,6 +120,7 @@ class GaussianPolicy(ContinuousPolicy):
         action_dim: width of the action.
         hidden_sizes: widths of the hidden layers.
         squash_mean: the mean is tanh(f(s, g)), as in IQL, instead of f(s, g).
+        activation: see `networks.mlp.MLP`.
     """
 
     kind = "gaussian"
@@ -124,10 +131,11 @@ class GaussianPolicy(ContinuousPolicy):
         action_dim: int,
         hidden_sizes: Sequence[int],
         squash_mean: bool = False,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         self.squash_mean = squash_mean
-        self.mean = MLP(inputs, action_dim, hidden_sizes)
+        self.mean = MLP(inputs, action_dim, hidden_sizes, activation)
         self.log_std = nn.Parameter(torch.zeros(action_dim))
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -215,15 +223,25 @@ class TanhGaussianPolicy(ContinuousPolicy):
         return torch.tanh(mean + log_std.exp() * noise)
 
     def sample_with_log_prob(self, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a sample and its log density; change of variables as in SAC, appendix C.
-
-        log(1 - tanh(u)^2) is computed as 2 (log 2 - u - softplus(-2 u)), which is exact where the
-        tanh saturates and the usual ``log(1 - a^2 + 1e-6)`` is not.
-        """
+        """Return a sample and its log density; change of variables as in SAC, appendix C."""
         mean, log_std = self.before_tanh(inputs)
         u = mean + log_std.exp() * noise
-        squash = 2.0 * (math.log(2.0) - u - nn.functional.softplus(-2.0 * u))
-        return torch.tanh(u), normal_log_prob(noise, log_std) - squash.sum(-1)
+        return torch.tanh(u), normal_log_prob(noise, log_std) - _log_tanh_slope(u).sum(-1)
+
+    def log_prob(self, inputs: Tensor, actions: Tensor) -> Tensor:
+        """Return the log density [B] of given actions [B, A], cut off 1e-6 before -1 and 1."""
+        mean, log_std = self.before_tanh(inputs)
+        u = torch.atanh(actions.clamp(-1.0 + 1e-6, 1.0 - 1e-6))
+        standard = (u - mean) * (-log_std).exp()
+        return normal_log_prob(standard, log_std) - _log_tanh_slope(u).sum(-1)
+
+
+def _log_tanh_slope(u: Tensor) -> Tensor:
+    """Return log(1 - tanh(u)^2) in a form that is exact where the tanh saturates.
+
+    The usual ``log(1 - a^2 + 1e-6)`` is not.
+    """
+    return 2.0 * (math.log(2.0) - u - nn.functional.softplus(-2.0 * u))
 
 
 def normal_log_prob(standard: Tensor, log_std: Tensor) -> Tensor:
