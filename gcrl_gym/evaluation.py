@@ -154,7 +154,11 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     try:
         for actor in range(count) if actors == "all" else [count - 1]:
+            one_action = getattr(agent, "is_deterministic", lambda actor: False)(actor)
             for mode in modes:
+                if one_action and mode != modes[0]:  # the same episodes again
+                    rows.append(rows[-1] | {"mode": mode})
+                    continue
                 episodes = _run(agent, pool, jobs, actor, mode, seed)
                 rows.append({"actor": actor, "mode": mode, **_numbers(episodes, references)})
                 rows[-1]["per_task"] = {

@@ -171,6 +171,28 @@ def test_actors_do_not_depend_on_which_are_run():
     assert last.per_actor == [full.per_actor[3]]
 
 
+def test_a_policy_with_one_action_is_run_once():
+    class Steady:
+        calls = 0
+
+        def is_deterministic(self, actor):
+            return True
+
+        def predict(self, obs, state=None, episode_start=None, deterministic=False):
+            Steady.calls += 1
+            return np.full((len(obs["observation"]), 1), 0.7), None
+
+    env = gym.make("Line-v0")
+    once = evaluate(Steady(), env, episodes_per_task=1, modes=("deterministic",))
+    calls, Steady.calls = Steady.calls, 0
+    both = evaluate(Steady(), env, episodes_per_task=1)
+    assert Steady.calls == calls
+    first, second = both.per_actor
+    assert (first["mode"], second["mode"]) == ("deterministic", "sampled")
+    assert first | {"mode": ""} == second | {"mode": ""}
+    assert once.per_actor == [first]
+
+
 def test_recurrent_state_starts_anew_in_every_episode():
     # 3 tasks x 9 episodes on at most 25 copies: two copies run a second episode.
     result = evaluate(Counter(), gym.make("Line-v0"), episodes_per_task=9, modes=("deterministic",))

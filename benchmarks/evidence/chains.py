@@ -1,0 +1,103 @@
+"""Chains of JKO actors on eight offline algorithms: four sets, actors 0 to 2, against imitation.
+
+    python -m benchmarks.evidence.chains              # run what is missing (hours), write the table
+    python -m benchmarks.evidence.chains --table      # only write docs/chains.md
+
+Each run has two appended actors: their rows are the chains of length 0, 1 and 2, because earlier
+actors do not depend on later ones. The scores are those of the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gcrl_gym.experiments.spec import RunSpec
+
+from benchmarks.evidence.chains_table import write
+from benchmarks.evidence.runner import Job, run_all
+
+ROOT = Path(__file__).parent.parent.parent
+STORE = ROOT / "docs" / "results" / "chains"
+
+HEADLINE = "d4rl/hopper-medium-replay-v2"
+SETS = {
+    HEADLINE: 30_000,
+    "d4rl/hopper-medium-v2": 20_000,
+    "ogbench/pointmaze-medium-navigate-v0": 20_000,
+    "ogbench/cube-single-play-singletask-task2-v0": 20_000,
+}
+FAST = ("td3_bc", "iql", "awac", "rebrac")
+SLOW = ("fql", "cql", "sac_n", "edac")
+# Smaller than published, to fit a day on two cores without a GPU; --published leaves them out.
+REDUCED: dict[str, dict[str, Any]] = {
+    "iql": {"hidden_sizes": (256, 256), "activation": "relu", "layer_norm": False},
+    "rebrac": {"hidden_sizes": (256, 256, 256)},
+    "fql": {"hidden_sizes": (256, 256, 256)},
+    "sac_n": {"num_critics": 10},
+    "edac": {"num_critics": 10},
+}
+# Nothing is published for these algorithms on goal-conditioned data; OGBench's values for its
+# relatives (GCIQL, and those of antmaze for the others) are the nearest.
+GOALS: dict[str, dict[str, Any]] = {
+    "iql": {"expectile": 0.9, "beta": 10.0, "actor_schedule": "constant", "normalize": False},
+    "rebrac": {"actor_bc": 0.003, "critic_bc": 0.01},
+}
+
+
+def jobs(published: bool = False) -> list[Job]:
+    """Return every run of the table, those of the headline first."""
+    found = [_imitation(dataset, seed) for dataset in SETS for seed in range(3)]
+    for dataset in SETS:
+        found += [_job(agent, dataset, seed, published) for agent in FAST for seed in range(3)]
+        seeds = 3 if dataset == HEADLINE else 1
+        found += [_job(agent, dataset, seed, published) for agent in SLOW for seed in range(seeds)]
+    return found
+
+
+def _job(agent: str, dataset: str, seed: int, published: bool) -> Job:
+    keywords: dict[str, Any] = {"backend": "auto"}
+    if "pointmaze" in dataset:
+        keywords |= GOALS.get(agent, {})
+    if not published:
+        keywords |= REDUCED.get(agent, {})
+    steps = 1_000_000 if published else SETS[dataset]
+    return Job(_spec(agent, dataset, seed, steps, "auto+chain", keywords))
+
+
+def _imitation(dataset: str, seed: int) -> Job:
+    return Job(_spec("gcbc", dataset, seed, SETS[dataset], "default", {}))
+
+
+def _spec(
+    agent: str, dataset: str, seed: int, steps: int, preset: str, keywords: dict[str, Any]
+) -> RunSpec:
+    return RunSpec(
+        agent, dataset, steps, seed, preset=preset, agent_kwargs=keywords, eval_freq=steps,
+        eval_episodes=50 if "hopper" in dataset else 20, checkpoint_freq=5_000,
+        video_episodes=0, variant=agent,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Run what is missing and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", action="store_true", help="only write the table")
+    parser.add_argument("--published", action="store_true", help="published sizes and lengths")
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--only", nargs="*", default=[], help="agents to run")
+    parser.add_argument("--runs-dir", default=str(ROOT / "runs"), help="folder of the runs")
+    chosen = parser.parse_args()
+    if not chosen.table:
+        todo = [
+            job
+            for job in jobs(chosen.published)
+            if not chosen.only or job.spec.agent in chosen.only
+        ]
+        run_all(todo, STORE, Path(chosen.runs_dir), chosen.workers)
+    write(STORE, ROOT / "docs" / "chains.md", SETS)
+
+
+if __name__ == "__main__":
+    main()
