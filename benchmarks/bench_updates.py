@@ -68,7 +68,7 @@ def td3_style() -> None:
             ours(fast, "pogo", matmul="auto", **keywords),
             ours(exact, "pogo", matmul="highest", **keywords),
             WorkerSpec("plain PyTorch loop", ("plain_td3bc.py",)),
-            WorkerSpec("CORL TD3+BC", ("corl_td3bc.py",), peer=True, checkout="CORL_DIR"),
+            WorkerSpec("CORL TD3+BC", ("corl.py", "td3_bc"), peer=True, checkout="CORL_DIR"),
             WorkerSpec("d3rlpy TD3+BC", ("d3rlpy_td3bc.py",), peer=True),
         ],
         [

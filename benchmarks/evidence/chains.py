@@ -13,10 +13,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gcrl_gym.experiments.spec import RunSpec
-
 from benchmarks.evidence.chains_table import write
 from benchmarks.evidence.runner import Job, run_all
+from gcrl_gym.experiments.spec import RunSpec
 
 ROOT = Path(__file__).parent.parent.parent
 STORE = ROOT / "docs" / "results" / "chains"

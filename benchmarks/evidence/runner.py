@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gcrl_gym.datasets import OfflineDataset, load_dataset
+from gcrl_gym.datasets.rewards import episode_returns
 from gcrl_gym.experiments import run as runs
 from gcrl_gym.experiments.folder import write_json
 from gcrl_gym.experiments.spec import RunSpec
@@ -74,6 +76,15 @@ def run_all(jobs: Sequence[Job], store: Path, runs_dir: Path, workers: int) -> i
     return failed
 
 
+def behaviour(dataset: str) -> float | None:
+    """Return the normalised score of the data's own returns, None without references."""
+    data = OfflineDataset.from_minari(load_dataset(dataset))
+    low, high = (data.metadata.get(f"ref_{end}_score") for end in ("min", "max"))
+    if low is None or high is None:
+        return None
+    return float(100 * (episode_returns(data).mean() - low) / (high - low))
+
+
 def one(order: dict[str, Any], target: Path, runs_dir: Path) -> None:
     """Train one run and write its result."""
     spec = RunSpec.from_dict(order["spec"])
@@ -88,6 +99,7 @@ def one(order: dict[str, Any], target: Path, runs_dir: Path) -> None:
         "run": described,
         "protocol": done.results["protocol"],
         "dataset": done.results["dataset"],
+        "behaviour": behaviour(spec.dataset),
         "last": done.results["last"],
         "metrics": {k: float(v) for k, v in last.items() if v and k.endswith(kept)},
         "wall_time_s": done.results["wall_time_s"],

@@ -19,8 +19,20 @@ if TYPE_CHECKING:
     from gcrl_gym.agents.gcbc import GCBC
     from gcrl_gym.agents.iql import IQL
     from gcrl_gym.agents.pogo import POGO
+    from gcrl_gym.agents.rebrac import ReBRAC
+    from gcrl_gym.agents.td3_bc import TD3BC
 
-__all__ = ["GCBC", "POGO", "OfflineAgent", "agent_names", "get_agent", "load"]
+__all__ = [
+    "GCBC",
+    "IQL",
+    "POGO",
+    "TD3BC",
+    "OfflineAgent",
+    "ReBRAC",
+    "agent_names",
+    "get_agent",
+    "load",
+]
 
 _CLASS_LINE = re.compile(r"^class (\w+)\((?:Offline|Chain)Agent\):", re.MULTILINE)
 _NAME_LINE = re.compile(r'^    name = "', re.MULTILINE)  # a base class has none

@@ -26,3 +26,15 @@ def td_target(rewards: Tensor, terminated: Tensor, next_values: Tensor, discount
 def twin_loss(q: Tensor, target: Tensor) -> Tensor:
     """Return the squared errors of all critics q [members, B] to one target [B]: mean, summed."""
     return (q - target).square().mean(1).sum()
+
+
+def smoothed_actions(actions: Tensor, noise: Tensor, scale: float, clip: float) -> Tensor:
+    """Return target actions with clipped noise, in [-1, 1] (Fujimoto et al. 2018, eq. 14).
+
+    Args:
+        actions: of the target policy, [B, A].
+        noise: standard normal, [B, A].
+        scale: standard deviation of the noise that is added.
+        clip: largest magnitude of that noise.
+    """
+    return (actions + (scale * noise).clamp(-clip, clip)).clamp(-1.0, 1.0)

@@ -156,6 +156,10 @@ class GaussianPolicy(ContinuousPolicy):
         mean, std = self.gaussian(inputs)
         return (mean + std * noise).clamp(-1.0, 1.0)
 
+    def samples(self, inputs: Tensor, noise: Tensor) -> Tensor:
+        """Return K actions per state; they share its mean."""
+        return self.sample(inputs.unsqueeze(1), noise)
+
     def log_prob(self, inputs: Tensor, actions: Tensor) -> Tensor:
         """Return the logarithm of the normal density at actions [B, A], summed over dims: [B]."""
         mean, std = self.gaussian(inputs)
@@ -216,6 +220,10 @@ class TanhGaussianPolicy(ContinuousPolicy):
     def mode(self, inputs: Tensor) -> Tensor:
         """Return tanh of the mean."""
         return torch.tanh(self.before_tanh(inputs)[0])
+
+    def samples(self, inputs: Tensor, noise: Tensor) -> Tensor:
+        """Return K actions per state; they share its mean and scale."""
+        return self.sample(inputs.unsqueeze(1), noise)
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
         """Return tanh(mean + std * noise)."""
