@@ -16,6 +16,7 @@ from gcrl_gym.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from gcrl_gym.agents.base import OfflineAgent
+    from gcrl_gym.agents.fql import FQL
     from gcrl_gym.agents.gcbc import GCBC
     from gcrl_gym.agents.iql import IQL
     from gcrl_gym.agents.pogo import POGO
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gcrl_gym.agents.td3_bc import TD3BC
 
 __all__ = [
+    "FQL",
     "GCBC",
     "IQL",
     "POGO",

@@ -72,9 +72,12 @@ class GoalPolicy(BasePolicy):
         observation, goal = split_space(observation_space)
         self.observation_dim, self.goal_dim = flat_width(observation), flat_width(goal)
         self.networks = nn.ModuleDict()
-        for name, width in (("observation", self.observation_dim), ("goal", self.goal_dim)):
-            self.register_buffer(f"{name}_mean", torch.zeros(width))
-            self.register_buffer(f"{name}_std", torch.ones(width))
+        self._pictures = np.uint8 in (observation.dtype, getattr(goal, "dtype", None))
+        for name, part in (("observation", observation), ("goal", goal)):
+            # Bytes become numbers in [0, 1], as in Stable-Baselines3, unless statistics are fitted.
+            scale = 255.0 if part is not None and part.dtype == np.uint8 else 1.0
+            self.register_buffer(f"{name}_mean", torch.zeros(flat_width(part)))
+            self.register_buffer(f"{name}_std", torch.full((flat_width(part),), scale))
         if isinstance(action_space, spaces.Box):
             self.register_buffer("action_low", torch.as_tensor(action_space.low).float().flatten())
             self.register_buffer(
@@ -106,7 +109,7 @@ class GoalPolicy(BasePolicy):
         if batch.observations.ndim > 2:  # pictures
             batch.observations = batch.observations.flatten(1).float()
             batch.next_observations = batch.next_observations.flatten(1).float()
-        if standardize:
+        if standardize or self._pictures:
             batch.observations = self.normalize_observations(batch.observations)
             batch.next_observations = self.normalize_observations(batch.next_observations)
             if self.goal_dim:

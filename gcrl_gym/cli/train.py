@@ -30,7 +30,8 @@ class Train:
         str | None, tyro.conf.arg(metavar="ID", help="evaluate here; by default the dataset's env")
     ] = None
     preset: Annotated[
-        str, tyro.conf.arg(metavar="NAME", help="named hyperparameters, or auto for the dataset's; flags win")
+        str,
+        tyro.conf.arg(metavar="NAME", help="named hyperparameters, or auto; flags override them"),
     ] = "default"
     data_dir: DataDir = None
     runs_dir: Annotated[str, tyro.conf.arg(metavar="DIR", help="folder of all runs")] = "runs"

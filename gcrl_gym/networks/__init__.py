@@ -1,6 +1,7 @@
 """Network building blocks: multilayer perceptrons, critics and policies."""
 
 from gcrl_gym.networks.critics import StackedCritic
+from gcrl_gym.networks.flow import OneStepPolicy, VelocityField
 from gcrl_gym.networks.mlp import MLP, StackedMLP
 from gcrl_gym.networks.policies import (
     CategoricalPolicy,
@@ -17,8 +18,10 @@ __all__ = [
     "ContinuousPolicy",
     "DeterministicPolicy",
     "GaussianPolicy",
+    "OneStepPolicy",
     "StackedCritic",
     "StackedMLP",
     "TanhGaussianPolicy",
     "TransportMap",
+    "VelocityField",
 ]

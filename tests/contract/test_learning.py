@@ -36,7 +36,12 @@ def cases():
 def test_learns_a_tiny_maze(name, env_id):
     env, data = env_and_data(env_id)
     kind = get_agent(name)
-    small = {"hidden_sizes": (64, 64), "batch_size": 256, "learning_rate": 1e-3, **SUITED.get(name, {})}
+    small = {
+        "hidden_sizes": (64, 64),
+        "batch_size": 256,
+        "learning_rate": 1e-3,
+        **SUITED.get(name, {}),
+    }
     agent = kind(env, data, seed=0, **{k: v for k, v in small.items() if k in kind.signature()})
     before = gcrl_gym.evaluate(agent, env, episodes_per_task=2, modes=("deterministic",))
     agent.learn(800)
