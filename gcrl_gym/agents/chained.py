@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gcrl_gym.agents.base import OfflineAgent
+from gcrl_gym.agents.inputs import whole_number
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
 from gcrl_gym.networks import (
@@ -88,7 +89,8 @@ class ChainAgent(OfflineAgent):
     ) -> None:
         self.w2_weights = jko.check_weights(w2_weights, least=0)
         self.chain_policy, self.chain_learning_rate = chain_policy, chain_learning_rate
-        self.w2, self.w2_noise, self.w2_reference, self.K = w2, w2_noise, w2_reference, K
+        self.w2, self.w2_noise, self.w2_reference = w2, w2_noise, w2_reference
+        self.K = whole_number(K, "K")
         self.blur, self.backend, self.normalize_energy = blur, backend, normalize_energy
         jko.learning_rates(chain_learning_rate, len(self.w2_weights))
         if w2 == "exact":

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from gcrl_gym.agents.base import OfflineAgent
+from gcrl_gym.agents.inputs import whole_number
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
 from gcrl_gym.networks import ContinuousPolicy, StackedCritic, TransportMap
@@ -87,7 +88,8 @@ class POGO(OfflineAgent):
         **common: Any,
     ) -> None:
         self.w2_weights = jko.check_weights(w2_weights, least=1)
-        self.w2, self.w2_noise, self.K, self.blur, self.backend = w2, w2_noise, K, blur, backend
+        self.w2, self.w2_noise, self.blur, self.backend = w2, w2_noise, blur, backend
+        self.K = whole_number(K, "K")
         self.td_actor, self.normalize_q, self.discount, self.tau = (
             td_actor,
             normalize_q,

@@ -81,6 +81,8 @@ def check_weights(w2_weights: tuple[float, ...], least: int) -> tuple[float, ...
     Raises:
         UserError: too few weights, or one that is negative or not a finite number.
     """
+    if isinstance(w2_weights, (int, float)):
+        raise UserError(f"w2_weights is {w2_weights}; give one per actor, as ({w2_weights},).")
     weights = tuple(float(weight) for weight in w2_weights)
     if len(weights) < least:
         raise UserError(

@@ -263,6 +263,7 @@ def test_distance_to_a_point_mass_is_the_mean_squared_distance():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"w2_weights": 10.0}, r"give one per actor, as \(10.0,\)"),
         ({"w2_weights": (-1.0,)}, r"w2_weights\[0\] is -1.0"),
         ({"w2_weights": (float("nan"),)}, r"w2_weights\[0\] is nan"),
         (
