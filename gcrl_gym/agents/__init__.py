@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from gcrl_gym.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from gcrl_gym.agents.awac import AWAC
     from gcrl_gym.agents.base import OfflineAgent
+    from gcrl_gym.agents.cql import CQL
     from gcrl_gym.agents.fql import FQL
     from gcrl_gym.agents.gcbc import GCBC
     from gcrl_gym.agents.iql import IQL
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from gcrl_gym.agents.td3_bc import TD3BC
 
 __all__ = [
+    "AWAC",
+    "CQL",
     "FQL",
     "GCBC",
     "IQL",

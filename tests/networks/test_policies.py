@@ -83,6 +83,33 @@ def test_tanh_gaussian_density_is_torchs(affine):
         torch.testing.assert_close(log_std, policy.log_std_head(policy.trunk(inputs)) - 1)
 
 
+@pytest.mark.parametrize("bias", [0.0, 1.5])
+def test_tanh_gaussian_density_of_given_actions_integrates_to_one(bias):
+    policy = TanhGaussianPolicy(1, 1, (4,), affine_log_std=True).double()
+    with torch.no_grad():
+        policy.mean_head.bias.fill_(bias)
+        policy.log_std_head.bias.fill_(0.3)
+    # The midpoint rule; what it leaves out beyond +-(1 - 1e-6) is far in the tail.
+    actions = ((torch.arange(400_000, dtype=torch.float64) + 0.5) / 200_000 - 1).unsqueeze(1)
+    density = policy.log_prob(torch.zeros(1, 1, dtype=torch.float64), actions).exp()
+    assert float(density.detach().mean() * 2) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_tanh_gaussian_density_of_given_actions_is_that_of_its_samples():
+    policy = TanhGaussianPolicy(3, 2, (8, 8)).double()
+    inputs, noise = torch.randn(50, 3).double(), torch.randn(50, 2).double()
+    actions, density = policy.sample_with_log_prob(inputs, noise)
+    torch.testing.assert_close(policy.log_prob(inputs, actions.detach()), density)
+
+
+def test_tanh_gaussian_density_of_actions_on_the_bounds_is_finite():
+    policy = TanhGaussianPolicy(3, 2, (8, 8))
+    density = policy.log_prob(torch.zeros(2, 3), torch.tensor([[1.0, -1.0], [0.0, 1.0]]))
+    density.sum().backward()
+    assert density.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in policy.parameters())
+
+
 def test_tanh_gaussian_density_stays_finite_where_the_tanh_saturates():
     policy = TanhGaussianPolicy(1, 1, (4,))
     with torch.no_grad():
