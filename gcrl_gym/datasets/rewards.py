@@ -1,13 +1,14 @@
 """Reward conventions of published results, applied to a loaded dataset and never stored.
 
-===============  ==============================  ==================================================
-name             rewards become                  used by
-===============  ==============================  ==================================================
-``none``         r                               most methods
-``minus_one``    r - 1                           antmaze: IQL, CQL; -1 a step until the goal
-``times_100``    100 r                           antmaze: ReBRAC, diffusion policies
-``return_range`` 1000 r / (max R - min R)        locomotion: IQL; R are returns of whole episodes
-===============  ==============================  ==================================================
+====================  =========================  ==================================================
+name                  rewards become             used by
+====================  =========================  ==================================================
+``none``              r                          most methods
+``minus_one``         r - 1                      antmaze: IQL, TD3+BC, AWAC; -1 until the goal
+``times_10_minus_5``  10 r - 5                   antmaze: CQL
+``times_100``         100 r                      antmaze: ReBRAC, diffusion policies
+``return_range``      1000 r / (max R - min R)   locomotion: IQL; R are returns of whole episodes
+====================  =========================  ==================================================
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from gcrl_gym.datasets.offline_dataset import OfflineDataset
 from gcrl_gym.errors import UserError, nearest
 
-RewardTransform = Literal["none", "minus_one", "times_100", "return_range"]
+RewardTransform = Literal["none", "minus_one", "times_10_minus_5", "times_100", "return_range"]
 
 _RANGE = 1000.0
 
@@ -54,6 +55,8 @@ def transform_rewards(dataset: OfflineDataset, name: RewardTransform) -> Offline
     rewards = columns["rewards"]
     if name == "minus_one":
         rewards[steps] -= 1
+    elif name == "times_10_minus_5":
+        rewards[steps] = 10 * rewards[steps] - 5
     elif name == "times_100":
         rewards[steps] *= 100
     else:

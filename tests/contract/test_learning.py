@@ -11,7 +11,10 @@ from gcrl_gym.datasets import OfflineDataset
 from gcrl_gym.datasets.nav2d_io import nav2d_episodes
 
 # Where the published default does not suit 800 updates on narrow expert data.
-SUITED = {"rebrac": {"actor_bc": 0.1}}
+SUITED = {
+    "rebrac": {"actor_bc": 0.1},
+    "cql": {"policy_learning_rate": 3e-3, "cql_alpha": 50.0},
+}
 ENVS = {"gcrl/Nav2D-v0": False, "gcrl/Nav2DDiscrete-v0": True}
 
 

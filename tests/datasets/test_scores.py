@@ -84,6 +84,7 @@ def data():
         ("none", lambda r: r),
         ("minus_one", lambda r: r - 1),
         ("times_100", lambda r: r * 100),
+        ("times_10_minus_5", lambda r: r * 10 - 5),
         ("return_range", lambda r: r * 1000 / 6),
     ],
 )
