@@ -91,7 +91,9 @@ def one(order: dict[str, Any], target: Path, runs_dir: Path) -> None:
     done = runs.train(spec, runs_dir, progress_bar=False)
     described = json.loads((done.folder / "spec.json").read_text("utf-8"))
     with (done.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        last = list(csv.DictReader(file))[-1]
+        last: dict[str, str] = {}
+        for row in csv.DictReader(file):  # the last value of each column; evaluations are rows too
+            last |= {key: value for key, value in row.items() if value}
     kept = ("spread", "w2", "lambda", "energy", "updates_per_second")
     target.parent.mkdir(parents=True, exist_ok=True)
     result = {
@@ -101,7 +103,7 @@ def one(order: dict[str, Any], target: Path, runs_dir: Path) -> None:
         "dataset": done.results["dataset"],
         "behaviour": behaviour(spec.dataset),
         "last": done.results["last"],
-        "metrics": {k: float(v) for k, v in last.items() if v and k.endswith(kept)},
+        "metrics": {k: float(v) for k, v in last.items() if k.endswith(kept)},
         "wall_time_s": done.results["wall_time_s"],
     }
     write_json(target, result)

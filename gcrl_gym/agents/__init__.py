@@ -18,20 +18,24 @@ if TYPE_CHECKING:
     from gcrl_gym.agents.awac import AWAC
     from gcrl_gym.agents.base import OfflineAgent
     from gcrl_gym.agents.cql import CQL
+    from gcrl_gym.agents.edac import EDAC
     from gcrl_gym.agents.fql import FQL
     from gcrl_gym.agents.gcbc import GCBC
     from gcrl_gym.agents.iql import IQL
     from gcrl_gym.agents.pogo import POGO
     from gcrl_gym.agents.rebrac import ReBRAC
+    from gcrl_gym.agents.sac_n import SACN
     from gcrl_gym.agents.td3_bc import TD3BC
 
 __all__ = [
     "AWAC",
     "CQL",
+    "EDAC",
     "FQL",
     "GCBC",
     "IQL",
     "POGO",
+    "SACN",
     "TD3BC",
     "OfflineAgent",
     "ReBRAC",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,17 @@ _SMALL = {"small_actor": 1e-3, "small_critic": 3e-3}
 
 # Flax's, which the methods with layer normalisation were published in; torch's default is 1e-5.
 LAYER_NORM_EPS = 1e-6
+
+# Members of a large stack that pass through all layers together before the next ones start, on a
+# CPU: their hidden layers stay in the cache, and their memory is used again at once. Measured at
+# 3x256 and a batch of 256, one thread, against the whole stack at once: 1.5x (10 members) to 1.75x
+# (500) as fast without gradients, 1.0x (10) to 1.25x (500) forward and backward. Groups of 1 (a
+# plain product for each member) to 20 are within 10 % of each other; up to 5 members, one group.
+GROUP = 5
+
+# Row counts that change with every batch are filled up to a multiple of this: oneDNN compiles a
+# kernel for each new shape, which takes longer than the product.
+_ROWS = 16
 
 
 class MLP(nn.Sequential):
@@ -109,37 +120,148 @@ class StackedMLP(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs [B, in], or inputs of each member [members, B, in], to [members, B, out]."""
-        hidden = inputs if inputs.dim() == 3 else inputs.expand(self.members, *inputs.shape)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if layer > 0:
-                hidden = self._activate(hidden, layer - 1, slice(None))
-            if weight.shape[-1] == 1:  # a matrix product this narrow is slower than a plain sum
-                hidden = (hidden * weight.transpose(1, 2)).sum(-1, keepdim=True) + bias
-            else:
-                hidden = torch.baddbmm(bias, hidden, weight)
-        return hidden
+        outputs = [part.run(rows, self.activation) for part, rows in self._parts(inputs)]
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
     def member(self, index: int, inputs: Tensor) -> Tensor:
         """Map inputs [B, in] through one member only, to [B, out]."""
+        return self._member(index).run(inputs, self.activation)
+
+    def with_gradients(self, inputs: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Return `forward`, and the output's gradient in the input columns from ``first`` on.
+
+        Both are differentiable to the first order: the gradient is written out, since the second
+        derivatives of a compiled update do not exist. (Eager autograd is as fast.)
+
+        Args:
+            inputs: as of `forward`.
+            first: column.
+
+        Returns:
+            [members, B, 1] and [members, B, in - first].
+
+        Raises:
+            ValueError: no hidden layer, several outputs, layer normalisation, or another
+                activation than ReLU.
+        """
+        self._require_linear_pieces()
+        outputs, gradients = [], []
+        for part, rows in self._parts(inputs):
+            hidden: list[Tensor] = []
+            outputs.append(part.run(rows, self.activation, hidden))
+            gradients.append(part.gradients(hidden, first))
+        return torch.cat(outputs), torch.cat(gradients)
+
+    @torch.no_grad()
+    def gradients_of(self, which: Tensor, inputs: Tensor, first: int) -> Tensor:
+        """Return the gradient, as of `with_gradients`, of one member for each row.
+
+        Args:
+            which: the members, [B].
+            inputs: [B, in].
+            first: column.
+
+        Returns:
+            [B, in - first], itself not differentiable.
+
+        Raises:
+            ValueError: as `with_gradients`.
+        """
+        self._require_linear_pieces()
+        order = which.argsort()
+        counts = torch.bincount(which, minlength=self.members).tolist()
+        gradients = []
+        for index, own in enumerate(torch.split(order, counts)):
+            if not len(own):
+                continue
+            part, hidden = self._member(index), list[Tensor]()
+            padded = torch.cat([own, own[:1].expand(-len(own) % _ROWS)])
+            part.run(inputs[padded], self.activation, hidden)
+            gradients.append(part.gradients(hidden, first)[: len(own)])
+        return torch.cat(gradients)[order.argsort()]
+
+    def _require_linear_pieces(self) -> None:
+        shallow = len(self.weights) < 2 or self.weights[-1].shape[-1] != 1
+        if shallow or self.activation != "relu" or self.norm_scales:
+            raise ValueError(
+                "Gradients need a stack with hidden layers, ReLU, one output and no layer norm."
+            )
+
+    def _member(self, index: int) -> _Part:
+        return _Part(*([parameter[index] for parameter in kind] for kind in self._layers()))
+
+    def _layers(self) -> tuple[nn.ParameterList, ...]:
+        return self.weights, self.biases, self.norm_scales, self.norm_shifts
+
+    def _parts(self, inputs: Tensor) -> list[tuple[_Part, Tensor]]:
+        """Return the parts that run one after the other, each with its inputs [part, B, in]."""
+        rows = inputs if inputs.dim() == 3 else inputs.expand(self.members, *inputs.shape)
+        # Gradients of slices have to be joined, which two groups do not pay back.
+        most = 2 * GROUP if torch.is_grad_enabled() else GROUP
+        if self.members <= most or inputs.device.type != "cpu":
+            return [(_Part(*map(list, self._layers())), rows)]
+        split = [[torch.split(p, GROUP) for p in kind] for kind in self._layers()]
+        return [
+            (_Part(*([pieces[index] for pieces in kind] for kind in split)), own)
+            for index, own in enumerate(torch.split(rows, GROUP))
+        ]
+
+
+class _Part(NamedTuple):
+    """Some members of a stack, or one: for each layer, the slice of its parameters."""
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    norm_scales: list[Tensor]
+    norm_shifts: list[Tensor]
+
+    def run(
+        self, inputs: Tensor, activation: Activation, keep: list[Tensor] | None = None
+    ) -> Tensor:
+        """Map inputs [part, B, in] to [part, B, out], or of one member [B, in] to [B, out].
+
+        What the hidden layers pass on is appended to ``keep``.
+        """
         hidden = inputs
+        product = torch.addmm if inputs.dim() == 2 else torch.baddbmm
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if layer > 0:
-                hidden = self._activate(hidden, layer - 1, index)
-            if weight.shape[-1] == 1:
-                hidden = (hidden * weight[index, :, 0]).sum(-1, keepdim=True) + bias[index]
+                hidden = _activate(hidden, activation)
+            if layer > 0 and self.norm_scales:
+                scale, shift = self.norm_scales[layer - 1], self.norm_shifts[layer - 1]
+                hidden = _normalize(hidden, scale, shift)
+            if layer > 0 and keep is not None:
+                keep.append(hidden)
+            if weight.shape[-1] == 1:  # a matrix product this narrow is slower than a plain sum
+                hidden = (hidden * weight.transpose(-2, -1)).sum(-1, keepdim=True) + bias
             else:
-                hidden = torch.addmm(bias[index], hidden, weight[index])
+                hidden = product(bias, hidden, weight)
         return hidden
 
-    def _activate(self, hidden: Tensor, layer: int, which: int | slice) -> Tensor:
-        if self.activation == "relu":
-            hidden = torch.relu(hidden)
-        else:
-            hidden = functional.gelu(hidden, approximate="tanh")
-        if not self.norm_scales:
-            return hidden
-        normal = functional.layer_norm(hidden, hidden.shape[-1:], eps=LAYER_NORM_EPS)
-        return torch.addcmul(self.norm_shifts[layer][which], normal, self.norm_scales[layer][which])
+    def gradients(self, hidden: list[Tensor], first: int) -> Tensor:
+        """Return the output's gradient in the input columns from ``first`` on.
+
+        Between its kinks a ReLU network is linear: the gradient is the product of its weights with
+        the units that are idle in ``hidden``, as `run` keeps them, masked out.
+        """
+        weights = [weight.transpose(-2, -1) for weight in self.weights]
+        weights[0] = weights[0][..., first:]
+        gradient = weights.pop().expand_as(hidden[-1])
+        for values, weight in zip(reversed(hidden), reversed(weights), strict=True):
+            gradient = torch.matmul(gradient * values.detach().sign(), weight)
+        return gradient
+
+
+def _activate(hidden: Tensor, activation: Activation) -> Tensor:
+    """Apply the activation, ReLU in place."""
+    if activation == "relu":
+        return hidden.relu_()
+    return functional.gelu(hidden, approximate="tanh")
+
+
+def _normalize(hidden: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    normal = functional.layer_norm(hidden, hidden.shape[-1:], eps=LAYER_NORM_EPS)
+    return torch.addcmul(shift, normal, scale)
 
 
 @torch.no_grad()
