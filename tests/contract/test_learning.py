@@ -20,7 +20,7 @@ FREE = {
 }
 SUITED = {
     "sac_n": FREE,
-    "edac": FREE | {"eta": 0.01},  # action values of sparse goals are below 1
+    "edac": FREE | {"eta": 0.001},  # action values of sparse goals are below 1
     "rebrac": {"actor_bc": 0.1},
     "cql": {"policy_learning_rate": 3e-3, "cql_alpha": 50.0},
 }
