@@ -11,9 +11,10 @@ Continuous ones share an interface, so that a chain can mix them:
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,20 @@ class ContinuousPolicy(nn.Module):
     """The interface of policies with continuous actions; see the module."""
 
     kind: ClassVar[Kind]
+    pass_of: ClassVar[str] = ""
+    """Name of the method that runs the network on inputs alone; "" where noise goes through it."""
+
+    def once(self, inputs: Tensor) -> Self:
+        """Return a view of the policy whose network has run on ``inputs`` [B, D] already.
+
+        Asked for anything at these inputs it does not run again; it must not be asked for others.
+        """
+        if not self.pass_of:
+            return self
+        outputs = getattr(self, self.pass_of)(inputs)
+        view = copy.copy(self)  # with the same parameters
+        setattr(view, self.pass_of, lambda _inputs: outputs)
+        return view
 
     def mode(self, inputs: Tensor) -> Tensor:
         """Return the representative action [B, A] of inputs [B, D]."""
@@ -62,6 +77,7 @@ class DeterministicPolicy(ContinuousPolicy):
     """
 
     kind = "deterministic"
+    pass_of = "mode"
 
     def __init__(
         self,
@@ -81,6 +97,10 @@ class DeterministicPolicy(ContinuousPolicy):
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
         """Return the action; the noise is not used."""
         return self.mode(inputs)
+
+    def samples(self, inputs: Tensor, noise: Tensor) -> Tensor:
+        """Return the action K times."""
+        return self.mode(inputs).unsqueeze(1).expand_as(noise)
 
 
 class TransportMap(ContinuousPolicy):
@@ -124,6 +144,7 @@ class GaussianPolicy(ContinuousPolicy):
     """
 
     kind = "gaussian"
+    pass_of = "gaussian"
 
     def __init__(
         self,
@@ -158,7 +179,8 @@ class GaussianPolicy(ContinuousPolicy):
 
     def samples(self, inputs: Tensor, noise: Tensor) -> Tensor:
         """Return K actions per state; they share its mean."""
-        return self.sample(inputs.unsqueeze(1), noise)
+        mean, std = self.gaussian(inputs)
+        return (mean.unsqueeze(1) + std * noise).clamp(-1.0, 1.0)
 
     def log_prob(self, inputs: Tensor, actions: Tensor) -> Tensor:
         """Return the logarithm of the normal density at actions [B, A], summed over dims: [B]."""
@@ -185,6 +207,7 @@ class TanhGaussianPolicy(ContinuousPolicy):
     """
 
     kind = "stochastic"
+    pass_of = "before_tanh"
 
     def __init__(
         self,
@@ -223,7 +246,8 @@ class TanhGaussianPolicy(ContinuousPolicy):
 
     def samples(self, inputs: Tensor, noise: Tensor) -> Tensor:
         """Return K actions per state; they share its mean and scale."""
-        return self.sample(inputs.unsqueeze(1), noise)
+        mean, log_std = self.before_tanh(inputs)
+        return torch.tanh(mean.unsqueeze(1) + log_std.exp().unsqueeze(1) * noise)
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
         """Return tanh(mean + std * noise)."""

@@ -271,6 +271,7 @@ class Chain:
             policy, reference = self.actors[i], (self.targets or self.actors)[i - 1]
             own = noise.get(f"samples_{i}", inputs)
             other = noise.get(f"reference_{i}", own)
+            policy = policy.once(inputs)  # for the energy and the distance alike
             costs, values = energy(policy, inputs, noise[f"actor_{i}"])
             scale = costs.new_ones(())
             if self.normalize_energy:

@@ -130,3 +130,23 @@ def test_categorical_samples_have_its_frequencies():
     expected = policy(inputs)[0].softmax(-1)
     torch.testing.assert_close(counts / 50000, expected, rtol=0, atol=0.01)
     assert policy.act(inputs, None).unique().tolist() == [int(expected.argmax())]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_seen_once_says_the_same_and_runs_once(name):
+    torch.manual_seed(0)
+    policy, inputs = POLICIES[name](), torch.randn(5, 3)
+    noise, several = torch.randn(5, 2), torch.randn(5, 4, 2)
+    expected = [policy.sample_with_log_prob(inputs, noise)[0], policy.samples(inputs, several)]
+    body = next(child for child in policy.children())
+    runs = []
+    body.register_forward_hook(lambda *_: runs.append(1))
+    view = policy.once(inputs)
+    found = [view.sample_with_log_prob(inputs, noise)[0], view.samples(inputs, several)]
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other)
+    assert len(runs) == (2 if name == "transport map" else 1)
+    sum(one.sum() for one in found).backward()
+    assert all(parameter.grad is not None for parameter in body.parameters())
+    assert type(view) is type(policy)
+    policy.sample(torch.randn(7, 3), torch.randn(7, 2))  # the policy itself goes on as before
