@@ -22,6 +22,7 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
+from gcrl_gym.agents import get_agent
 from gcrl_gym.agents.base import OfflineAgent
 
 Make = Callable[..., OfflineAgent]
@@ -99,19 +100,27 @@ def check_predict(make: Make) -> None:
             _expect(agent.action_space.contains(action), f"sample {action} is outside the space")
 
 
-_LOAD_AND_PREDICT = """
-import sys, numpy as np
-from gcrl_gym.agents import get_agent
-agent = get_agent(sys.argv[1]).load(sys.argv[2])
-data = np.load(sys.argv[3])
-observations = dict(data) if "desired_goal" in data else data["observation"]
-np.save(sys.argv[4], agent.predict(observations, deterministic=True)[0])
-np.save(sys.argv[5], agent.predict(observations, deterministic=False)[0])
-"""
+def _load_and_predict(name: str, archive: str, inputs: str, mean: str, sample: str) -> None:
+    """Load an agent and write its actions, deterministic and sampled, for stored observations."""
+    agent = get_agent(name).load(archive)
+    with np.load(inputs) as data:
+        observations = dict(data) if "desired_goal" in data else data["observation"]
+    np.save(mean, agent.predict(observations, deterministic=True)[0])
+    np.save(sample, agent.predict(observations, deterministic=False)[0])
 
 
-def check_save_load(make: Make) -> None:
-    """An archive read in a new process acts as the agent does, sampled actions included."""
+_NEW_PROCESS = (
+    "import sys; from gcrl_gym.agents import check; check._load_and_predict(*sys.argv[1:])"
+)
+
+
+def check_save_load(make: Make, new_process: bool = True) -> None:
+    """An archive read in a new process acts as the agent does, sampled actions included.
+
+    Args:
+        make: builds the agent.
+        new_process: False reads it in this one, which is faster and sees less.
+    """
     agent = make(seed=1).learn(7)
     batch = _observations(agent, 16)
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +128,10 @@ def check_save_load(make: Make) -> None:
         agent.save(paths[0])
         np.savez(paths[1], **(batch if isinstance(batch, dict) else {"observation": batch}))
         name = f"{type(agent).__module__}:{type(agent).__name__}"
-        subprocess.run([sys.executable, "-c", _LOAD_AND_PREDICT, name, *paths], check=True)
+        if new_process:
+            subprocess.run([sys.executable, "-c", _NEW_PROCESS, name, *paths], check=True)
+        else:
+            _load_and_predict(name, *paths)
         expected = agent.predict(batch, deterministic=True)[0]
         _expect(np.array_equal(np.load(paths[2]), expected), "actions differ after load")
         sampled = agent.predict(batch, deterministic=False)[0]

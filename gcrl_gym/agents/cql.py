@@ -54,7 +54,7 @@ class CQL(ChainAgent):
         importance_sampling: subtract the log densities of the samples in G.
         temperature: T of G.
         lagrange: learn a multiplier m of G that holds G at ``target_gap``.
-        target_gap: see ``lagrange``.
+        target_gap: what ``lagrange`` holds G at.
         max_target_backup: the target takes the best of ``num_actions`` actions.
         backup_entropy: the target subtracts alpha * log pi.
         min_gap: what the difference of each state in G is cut off at from below; -200 for antmaze.
