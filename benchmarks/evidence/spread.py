@@ -27,7 +27,7 @@ CASES: tuple[tuple[str, int, W2Noise], ...] = (
     ("shared, K = 4", 4, "shared"),
 )
 DATASET = "d4rl/hopper-medium-replay-v2"
-BANDIT_UPDATES, HOPPER_UPDATES = 2_000, 3_000
+BANDIT_UPDATES, HOPPER_UPDATES = 2_000, 1_000
 
 
 class Host:
@@ -49,7 +49,9 @@ def bandit(K: int, noise: W2Noise) -> list[float]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         first = TanhGaussianPolicy(1, 1, (32, 32))
-        chain = Chain(Host(), first, (1.0, 1.0), w2_noise=noise, K=K, learning_rate=1e-3)
+        chain = Chain(
+            Host(), first, (1.0, 1.0), w2_noise=noise, K=K, learning_rate=1e-3, backend="auto"
+        )
         inputs = torch.zeros(64, 1)
         for _ in range(BANDIT_UPDATES):
             drawn = {key: torch.randn(shape) for key, shape in chain.noise_shapes(64).items()}
