@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from gcrl_gym.agents.chained import ChainAgent
-from gcrl_gym.agents.inputs import whole_number
+from gcrl_gym.agents.inputs import not_negative, whole_number
 from gcrl_gym.agents.losses import td_target
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.agents.schedules import resolve_learning_rate
@@ -98,8 +98,7 @@ class CQL(ChainAgent):
         normalize: bool = True,
         **common: Any,
     ) -> None:
-        if not 0.0 <= cql_alpha < float("inf"):
-            raise UserError(f"cql_alpha is {cql_alpha}; it must be a number >= 0.")
+        not_negative(cql_alpha=cql_alpha)
         if not 0.0 < temperature < float("inf"):
             raise UserError(f"temperature is {temperature}; it must be a number > 0, such as 1.0.")
         if not (bc_steps >= 0 and bc_steps == int(bc_steps)):

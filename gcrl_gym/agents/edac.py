@@ -31,7 +31,7 @@ from gcrl_gym.agents.ensembles import (
     step_actor,
     step_temperature,
 )
-from gcrl_gym.agents.inputs import whole_number
+from gcrl_gym.agents.inputs import not_negative, whole_number
 from gcrl_gym.agents.losses import twin_loss
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.agents.temperature import Temperature, check_temperature
@@ -81,8 +81,7 @@ class EDAC(ChainAgent):
         **common: Any,
     ) -> None:
         check_temperature(target_entropy, alpha_learning_rate)
-        if not 0.0 <= eta < float("inf"):
-            raise UserError(f"eta is {eta}; it must be a number >= 0, such as 1.0.")
+        not_negative(eta=eta)
         self.num_critics, self.eta = whole_number(num_critics, "num_critics"), eta
         if self.num_critics < 2:
             raise UserError("num_critics is 1; one critic has none to differ from. Use SACN, or 2.")

@@ -31,11 +31,10 @@ import torch
 from torch import Tensor
 
 from gcrl_gym.agents.chained import ChainAgent
-from gcrl_gym.agents.inputs import whole_number
+from gcrl_gym.agents.inputs import not_negative, whole_number
 from gcrl_gym.agents.losses import td_target
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch
-from gcrl_gym.errors import UserError
 from gcrl_gym.networks import ContinuousPolicy, OneStepPolicy, StackedCritic, VelocityField
 from gcrl_gym.networks.steps import soft_update
 from gcrl_gym.transport.jko import q_energy
@@ -83,8 +82,7 @@ class FQL(ChainAgent):
         normalize: bool = False,
         **common: Any,
     ) -> None:
-        if not 0.0 <= alpha < float("inf"):
-            raise UserError(f"alpha is {alpha}; it must be a finite number >= 0, such as 10.")
+        not_negative(alpha=alpha)
         self.alpha, self.flow_steps = alpha, whole_number(flow_steps, "flow_steps")
         self.q_aggregation, self.normalize_q = q_aggregation, normalize_q
         self.discount, self.tau, self.hidden_sizes = discount, tau, tuple(hidden_sizes)

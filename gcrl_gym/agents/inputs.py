@@ -33,6 +33,17 @@ def whole_number(value: float, name: str) -> int:
     return int(value)
 
 
+def not_negative(**values: float) -> None:
+    """Check that hyperparameters are finite numbers of at least 0.
+
+    Raises:
+        UserError: naming the first that is not.
+    """
+    for name, value in values.items():
+        if not 0.0 <= value < float("inf"):
+            raise UserError(f"{name} is {value}; give a finite number >= 0.")
+
+
 def keyword_arguments(cls: type, base: type) -> dict[str, inspect.Parameter]:
     """Return the keyword-only arguments of ``cls`` and its parents up to ``base``, own first."""
     found: dict[str, inspect.Parameter] = {}

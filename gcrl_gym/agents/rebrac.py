@@ -34,7 +34,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from gcrl_gym.agents.chained import ChainAgent
-from gcrl_gym.agents.inputs import whole_number
+from gcrl_gym.agents.inputs import not_negative, whole_number
 from gcrl_gym.agents.losses import smoothed_actions, td_target, twin_loss
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
@@ -99,14 +99,9 @@ class ReBRAC(ChainAgent):
         normalize: bool = False,
         **common: Any,
     ) -> None:
-        for name, value, usual in (
-            ("actor_bc", actor_bc, 0.01),
-            ("critic_bc", critic_bc, 0.01),
-            ("policy_noise", policy_noise, 0.2),
-            ("noise_clip", noise_clip, 0.5),
-        ):
-            if not 0.0 <= value < float("inf"):
-                raise UserError(f"{name} is {value}; give a number >= 0, such as {usual}.")
+        not_negative(
+            actor_bc=actor_bc, critic_bc=critic_bc, policy_noise=policy_noise, noise_clip=noise_clip
+        )
         for name, rate in (
             ("actor_learning_rate", actor_learning_rate),
             ("critic_learning_rate", critic_learning_rate),

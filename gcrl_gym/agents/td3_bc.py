@@ -22,11 +22,10 @@ import torch
 from torch import Tensor
 
 from gcrl_gym.agents.chained import ChainAgent
-from gcrl_gym.agents.inputs import whole_number
+from gcrl_gym.agents.inputs import not_negative, whole_number
 from gcrl_gym.agents.losses import smoothed_actions, td_target, twin_loss
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch
-from gcrl_gym.errors import UserError
 from gcrl_gym.networks import ContinuousPolicy, DeterministicPolicy, StackedCritic
 from gcrl_gym.networks.steps import minimize, soft_update
 from gcrl_gym.transport import jko
@@ -69,13 +68,7 @@ class TD3BC(ChainAgent):
         normalize: bool = True,
         **common: Any,
     ) -> None:
-        for key, value, usual in (
-            ("alpha", alpha, 2.5),
-            ("policy_noise", policy_noise, 0.2),
-            ("noise_clip", noise_clip, 0.5),
-        ):
-            if not 0.0 <= value < float("inf"):
-                raise UserError(f"{key} is {value}; give a number >= 0, such as {usual}.")
+        not_negative(alpha=alpha, policy_noise=policy_noise, noise_clip=noise_clip)
         self.alpha, self.policy_noise, self.noise_clip = alpha, policy_noise, noise_clip
         self.policy_freq = whole_number(policy_freq, "policy_freq")
         self.discount, self.tau, self.hidden_sizes = discount, tau, tuple(hidden_sizes)

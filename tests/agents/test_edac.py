@@ -109,7 +109,7 @@ def test_published_presets(dataset, published):
     [
         ({"num_critics": 1}, "num_critics is 1; .* Use SACN, or 2"),
         ({"num_critics": 0}, "num_critics is 0"),
-        ({"eta": -1.0}, "eta is -1.0; it must be a number >= 0"),
+        ({"eta": -1.0}, "eta is -1.0; give a finite number >= 0"),
         ({"eta": float("nan")}, "eta is nan"),
         ({"target_entropy": float("inf")}, "target_entropy is inf"),
         ({"alpha_learning_rate": 0.0}, "alpha_learning_rate is 0.0"),

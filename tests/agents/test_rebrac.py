@@ -312,10 +312,10 @@ def test_episodes_of_one_transition_are_refused():
 @pytest.mark.parametrize(
     ("keywords", "words"),
     [
-        ({"actor_bc": -1.0}, "actor_bc is -1.0; give a number >= 0"),
-        ({"critic_bc": float("inf")}, "critic_bc is inf; give a number >= 0"),
-        ({"policy_noise": -0.1}, "policy_noise is -0.1; give a number >= 0"),
-        ({"noise_clip": float("nan")}, "noise_clip is nan; give a number >= 0"),
+        ({"actor_bc": -1.0}, "actor_bc is -1.0; give a finite number >= 0"),
+        ({"critic_bc": float("inf")}, "critic_bc is inf; give a finite number >= 0"),
+        ({"policy_noise": -0.1}, "policy_noise is -0.1; give a finite number >= 0"),
+        ({"noise_clip": float("nan")}, "noise_clip is nan; give a finite number >= 0"),
         ({"policy_freq": 0}, "policy_freq is 0; give a whole number of at least 1"),
         ({"actor_learning_rate": 0.0}, "actor_learning_rate is 0.0; give a number > 0"),
         ({"critic_learning_rate": "cos_1e-3"}, "critic_learning_rate is 'cos_1e-3'; give a number"),

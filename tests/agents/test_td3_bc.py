@@ -229,9 +229,9 @@ def test_presets_of_antmaze_and_chains():
 @pytest.mark.parametrize(
     ("keywords", "words"),
     [
-        ({"alpha": -1.0}, "alpha is -1.0; give a number >= 0"),
-        ({"policy_noise": -0.1}, "policy_noise is -0.1; give a number >= 0"),
-        ({"noise_clip": float("nan")}, "noise_clip is nan; give a number >= 0"),
+        ({"alpha": -1.0}, "alpha is -1.0; give a finite number >= 0"),
+        ({"policy_noise": -0.1}, "policy_noise is -0.1; give a finite number >= 0"),
+        ({"noise_clip": float("nan")}, "noise_clip is nan; give a finite number >= 0"),
         ({"policy_freq": 0}, "policy_freq is 0; give a whole number of at least 1"),
         ({"policy_freq": 1.5}, "policy_freq is 1.5; give a whole number"),
         ({"w2_weights": (1.0, -2.0)}, r"w2_weights\[1\] is -2.0"),
