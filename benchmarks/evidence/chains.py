@@ -10,7 +10,9 @@ actors do not depend on later ones. The scores are those of the last checkpoint.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.evidence.chains_table import write
@@ -49,6 +51,10 @@ GOALS: dict[str, dict[str, Any]] = {
 }
 
 
+# The same chains in units that do not depend on the rewards: energies divided by mean |Q|.
+NORMALIZED: dict[str, Any] = {"normalize_energy": True, "w2_weights": (1.0, 1.0)}
+
+
 def jobs(published: bool = False) -> list[Job]:
     """Return every run of the table, those of the headline first."""
     found = [_imitation(dataset, seed) for dataset in SETS for seed in range(3)]
@@ -56,17 +62,30 @@ def jobs(published: bool = False) -> list[Job]:
         found += [_job(agent, dataset, seed, published) for agent in FAST for seed in range(3)]
         seeds = 3 if dataset == HEADLINE else 1
         found += [_job(agent, dataset, seed, published) for agent in SLOW for seed in range(seeds)]
+        if dataset == HEADLINE:
+            found += [
+                _job(agent, dataset, seed, published, "-normalized", NORMALIZED)
+                for agent in ("td3_bc", "iql")
+                for seed in range(3)
+            ]
     return found
 
 
-def _job(agent: str, dataset: str, seed: int, published: bool) -> Job:
-    keywords: dict[str, Any] = {"backend": "auto"}
+def _job(
+    agent: str,
+    dataset: str,
+    seed: int,
+    published: bool,
+    suffix: str = "",
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> Job:
+    keywords: dict[str, Any] = {"backend": "auto", **extra}
     if "pointmaze" in dataset:
         keywords |= GOALS.get(agent, {})
     if not published:
         keywords |= REDUCED.get(agent, {})
     steps = 1_000_000 if published else SETS[dataset]
-    return Job(_spec(agent, dataset, seed, steps, "auto+chain", keywords))
+    return Job(_spec(agent, dataset, seed, steps, "auto+chain", keywords, suffix))
 
 
 def _imitation(dataset: str, seed: int) -> Job:
@@ -74,12 +93,18 @@ def _imitation(dataset: str, seed: int) -> Job:
 
 
 def _spec(
-    agent: str, dataset: str, seed: int, steps: int, preset: str, keywords: dict[str, Any]
+    agent: str,
+    dataset: str,
+    seed: int,
+    steps: int,
+    preset: str,
+    keywords: dict[str, Any],
+    suffix: str = "",
 ) -> RunSpec:
     return RunSpec(
         agent, dataset, steps, seed, preset=preset, agent_kwargs=keywords, eval_freq=steps,
         eval_episodes=50 if "hopper" in dataset else 20, checkpoint_freq=5_000,
-        video_episodes=0, variant=agent,
+        video_episodes=0, variant=agent + suffix,
     )  # fmt: skip
 
 
