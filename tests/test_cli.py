@@ -338,3 +338,16 @@ def test_doctor(home):
     import torch
 
     assert torch.__version__.split("+")[0] in text
+
+
+def test_a_warning_is_one_line_and_said_once(capsys):
+    flags = ["--dataset", "gcrl/nav2d/play-v0", "--steps", "10", "--dry-run"]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "iql", "--preset", "auto", *flags])
+    assert not ended.value.code
+    lines = capsys.readouterr().err.splitlines()
+    ours = [line for line in lines if "published" in line]
+    assert ours == [
+        "gcrl: warning: No hyperparameters of iql are published for gcrl/nav2d/play-v0: its "
+        "defaults are used."
+    ]

@@ -1,7 +1,7 @@
 """The command line, ``gcrl``: everything the Python API does in one command each.
 
 Nothing heavy is imported before a command needs it. A user's mistake is one line on stderr and exit
-status 2; ``--debug`` shows the traceback.
+status 2; ``--debug`` shows the traceback. A warning is one line, once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from gcrl_gym.errors import UserError, nearest
@@ -33,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        dispatch(arguments)
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = _one_line()
+            dispatch(arguments)
     except KeyboardInterrupt as interrupt:
         fail(str(interrupt) or "Interrupted.", 130)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
@@ -46,6 +50,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             fail(str(error), getattr(error, "exit_status", 2))
         fail(f"Internal error, {type(error).__name__}: {error} (--debug shows where).", 1)
     sys.exit(0)
+
+
+def _one_line() -> Callable[..., None]:
+    """Return a way to show warnings: one line on stderr, each message once."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *_where: object, **_more: object) -> None:
+        text = " ".join(str(message).split())
+        if text not in shown:
+            shown.add(text)
+            print(f"gcrl: warning: {text}", file=sys.stderr)
+
+    return show
 
 
 def dispatch(arguments: list[str]) -> None:
