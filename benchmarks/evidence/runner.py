@@ -90,6 +90,7 @@ def one(order: dict[str, Any], target: Path, runs_dir: Path) -> None:
     spec = RunSpec.from_dict(order["spec"])
     done = runs.train(spec, runs_dir, progress_bar=False)
     described = json.loads((done.folder / "spec.json").read_text("utf-8"))
+    described["machine"].pop("system", None)  # of no use to a reader of the table
     with (done.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         last: dict[str, str] = {}
         for row in csv.DictReader(file):  # the last value of each column; evaluations are rows too
