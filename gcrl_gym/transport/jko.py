@@ -47,8 +47,13 @@ def q_energy(q: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     Returns:
         The scalar energy and the detached scalar lambda.
     """
-    scale = q.detach().abs().mean().clamp_min(1e-6).reciprocal() if normalize else q.new_ones(())
+    scale = inverse_magnitude(q) if normalize else q.new_ones(())
     return -scale * q.mean(), scale
+
+
+def inverse_magnitude(q: Tensor) -> Tensor:
+    """Return lambda = 1 / max(mean |Q|, 1e-6), a scalar without gradient."""
+    return q.detach().abs().mean().clamp_min(1e-6).reciprocal()
 
 
 def sampled_w2(
@@ -273,9 +278,7 @@ class Chain:
             other = noise.get(f"reference_{i}", own)
             policy = policy.once(inputs)  # for the energy and the distance alike
             costs, values = energy(policy, inputs, noise[f"actor_{i}"])
-            scale = costs.new_ones(())
-            if self.normalize_energy:
-                scale = values.detach().abs().mean().clamp_min(1e-6).reciprocal()
+            scale = inverse_magnitude(values) if self.normalize_energy else costs.new_ones(())
             distance, deviation = _w2_and_spread(
                 policy, reference, inputs, own, other, self.w2, self.blur, self.backend
             )

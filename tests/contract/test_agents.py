@@ -104,7 +104,7 @@ def factory(name, env_id):
 @pytest.mark.parametrize(("name", "env_id"), list(cases()))
 def test_contract(name, env_id, check_function):
     if check_function is check.check_save_load and env_id != "plain" and name != "pogo":
-        # A new process for each environment would take minutes; one for each agent is enough.
+        # A new process for each environment would take minutes: POGO goes through all, others one.
         check_function = functools.partial(check_function, new_process=False)
     check_function(factory(name, env_id))
 
