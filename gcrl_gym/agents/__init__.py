@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gcrl_gym.agents.edac import EDAC
     from gcrl_gym.agents.fql import FQL
     from gcrl_gym.agents.gcbc import GCBC
+    from gcrl_gym.agents.gciql import GCIQL
     from gcrl_gym.agents.iql import IQL
     from gcrl_gym.agents.pogo import POGO
     from gcrl_gym.agents.rebrac import ReBRAC
@@ -33,6 +34,7 @@ __all__ = [
     "EDAC",
     "FQL",
     "GCBC",
+    "GCIQL",
     "IQL",
     "POGO",
     "SACN",

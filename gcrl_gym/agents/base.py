@@ -74,6 +74,7 @@ class OfflineAgent(BaseAlgorithm):
     needs_actions: ClassVar[bool] = True
     needs_rewards: ClassVar[bool] = False
     needs_next_actions: ClassVar[bool] = False
+    needs_goals: ClassVar[bool] = False
     hidden_sizes: tuple[int, ...] = (256, 256)
     discount: float = 0.99
     num_actors: int = 1
@@ -184,9 +185,9 @@ class OfflineAgent(BaseAlgorithm):
         parameters = [p for network in networks for p in network.parameters()]
         if rate is not None:
             self.rates[name] = resolve_learning_rate(rate, f"learning rate of {name}")
-        start = self.rates.get(name, self.learning_rate)
-        start = start(1.0) if callable(start) else start
-        self.optimizers[name] = torch.optim.Adam(parameters, lr=start, fused=True)
+        rate = self.rates.get(name, self.learning_rate)
+        rate = rate(1.0) if callable(rate) else rate
+        self.optimizers[name] = torch.optim.Adam(parameters, lr=rate, fused=True)
         return self.optimizers[name]
 
     # Data ----------------------------------------------------------------------------------
@@ -217,10 +218,8 @@ class OfflineAgent(BaseAlgorithm):
         """Draw, normalise and return the next training batch, with its noise."""
         batch: Batch = self._bound.sample(self.batch_size, self.generators.batches)
         self.policy.normalize_batch(batch, self.normalize)
-        shapes = self.noise_shapes(self.batch_size)
-        batch.noise = {
-            name: self.generators.randn(f"noise/{name}", *shape) for name, shape in shapes.items()
-        }
+        shapes = self.noise_shapes(self.batch_size).items()
+        batch.noise = {name: self.generators.randn(f"noise/{name}", *s) for name, s in shapes}
         return batch
 
     # Training ------------------------------------------------------------------------------
@@ -392,7 +391,7 @@ class OfflineAgent(BaseAlgorithm):
     # Set-up --------------------------------------------------------------------------------
 
     def _setup_model(self) -> None:
-        inputs.check_action_space(self.action_space, self.action_spaces, type(self).__name__)
+        inputs.check_spaces(self)
         self._setup_lr_schedule()
         self.generators = Generators(self.seed, self.device)
         self.policy = GoalPolicy(self.observation_space, self.action_space).to(self.device)

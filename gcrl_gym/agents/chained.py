@@ -10,10 +10,10 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from gcrl_gym.agents.base import OfflineAgent
+from gcrl_gym.agents.goals import join
 from gcrl_gym.agents.inputs import whole_number
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
@@ -142,7 +142,7 @@ class ChainAgent(OfflineAgent):
 
     def join(self, observations: Tensor, goals: Tensor) -> Tensor:
         """Return what networks see: observations [B, D] and goals [B, G], concatenated."""
-        return torch.cat([observations, goals], dim=-1) if goals.shape[-1] else observations
+        return join(observations, goals)
 
     def is_deterministic(self, actor: int) -> bool:
         """Return whether that actor has one action per state."""

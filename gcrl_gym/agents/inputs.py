@@ -44,6 +44,17 @@ def not_negative(**values: float) -> None:
             raise UserError(f"{name} is {value}; give a finite number >= 0.")
 
 
+def check_expectile(expectile: float) -> float:
+    """Return an expectile, which lies in (0, 1).
+
+    Raises:
+        UserError: it does not.
+    """
+    if not 0.0 < expectile < 1.0:
+        raise UserError(f"expectile is {expectile}; it must lie in (0, 1), such as 0.7.")
+    return expectile
+
+
 def keyword_arguments(cls: type, base: type) -> dict[str, inspect.Parameter]:
     """Return the keyword-only arguments of ``cls`` and its parents up to ``base``, own first."""
     found: dict[str, inspect.Parameter] = {}
@@ -172,17 +183,24 @@ def dataset_spaces(
     return spaces.Dict(parts), action
 
 
-def check_action_space(space: spaces.Space[Any], supported: tuple[type, ...], agent: str) -> None:
-    """Raise unless the agent can act in ``space``.
+def check_spaces(agent: OfflineAgent) -> None:
+    """Raise unless the agent can act in its action space and has the goals it needs.
 
     Raises:
-        UserError: a kind of space that the agent does not support, or an unbounded Box.
+        UserError: a kind of space that the agent does not support, an unbounded Box, or a task
+            without goals for an agent that needs them.
     """
-    if not isinstance(space, supported):
-        names = " or ".join(kind.__name__ for kind in supported)
-        raise UserError(f"{agent} needs a {names} action space, not {space}.")
+    space, name = agent.action_space, type(agent).__name__
+    if not isinstance(space, agent.action_spaces):
+        names = " or ".join(kind.__name__ for kind in agent.action_spaces)
+        raise UserError(f"{name} needs a {names} action space, not {space}.")
     if isinstance(space, spaces.Box) and not np.isfinite([space.low, space.high]).all():
-        raise UserError(f"{agent} needs finite action bounds, not {space}; rescale the actions.")
+        raise UserError(f"{name} needs finite action bounds, not {space}; rescale the actions.")
+    if agent.needs_goals and split_space(agent.observation_space)[1] is None:
+        raise UserError(
+            f"{name} learns to reach goals, but this task has none; use goal-conditioned data, or "
+            "an agent such as IQL."
+        )
 
 
 def check_dataset(dataset: OfflineDataset, agent: OfflineAgent) -> None:

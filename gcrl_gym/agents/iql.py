@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from gcrl_gym.agents.chained import ChainAgent
+from gcrl_gym.agents.inputs import check_expectile
 from gcrl_gym.agents.losses import expectile_loss, td_target, twin_loss
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch
-from gcrl_gym.errors import UserError
 from gcrl_gym.networks import (
     MLP,
     ContinuousPolicy,
@@ -82,9 +82,8 @@ class IQL(ChainAgent):
         normalize: bool = True,
         **common: Any,
     ) -> None:
-        if not 0.0 < expectile < 1.0:
-            raise UserError(f"expectile is {expectile}; it must lie in (0, 1), such as 0.7.")
-        self.expectile, self.beta, self.max_weight = expectile, beta, max_weight
+        self.expectile = check_expectile(expectile)
+        self.beta, self.max_weight = beta, max_weight
         self.policy_type, self.actor_schedule, self.energy = policy_type, actor_schedule, energy
         self.discount, self.tau, self.hidden_sizes = discount, tau, tuple(hidden_sizes)
         self.activation, self.layer_norm = activation, layer_norm

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 
-def expectile_loss(residual: Tensor, expectile: float) -> Tensor:
+def expectile_loss(residual: Tensor, expectile: float, side: Tensor | None = None) -> Tensor:
     """Return the mean asymmetric squared loss (Kostrikov et al. 2021, eq. 5).
 
     Args:
         residual: target - prediction, any shape; an expectile above 0.5 weighs targets above the
             prediction more, so that 0.9 fitted to {0, 1} gives 0.9.
         expectile: in (0, 1).
+        side: what decides the weight by its sign, [..., B]; the residual itself when None.
     """
-    weight = torch.where(residual > 0, expectile, 1.0 - expectile)
+    sign = residual if side is None else side
+    weight = torch.where(sign >= 0, expectile, 1.0 - expectile)
     return (weight * residual.square()).mean()
 
 

@@ -18,6 +18,10 @@ from gcrl_gym.errors import UserError
 # act(inputs [B, D + G], deterministic, actor) -> actions in [-1, 1] [B, A], or indices [B]
 ActFunction = Callable[[Tensor, bool, int], Tensor]
 
+# Fields of a batch on the scale of observations, and on that of goals.
+_STATES = ("observations", "next_observations", "target_observations")
+_GOALS = ("goals", "actor_goals", "subgoals", "target_goals")
+
 _EPSILON = 1e-3  # added to standard deviations, as D4RL's and CORL's agents do
 
 
@@ -106,15 +110,18 @@ class GoalPolicy(BasePolicy):
             batch: as sampled from the dataset.
             standardize: standardise observations and goals too, not only rescale actions.
         """
-        if batch.observations.ndim > 2:  # pictures
-            batch.observations = batch.observations.flatten(1).float()
-            batch.next_observations = batch.next_observations.flatten(1).float()
-        if standardize or self._pictures:
-            batch.observations = self.normalize_observations(batch.observations)
-            batch.next_observations = self.normalize_observations(batch.next_observations)
-            if self.goal_dim:
-                batch.goals = self.normalize_goals(batch.goals)
-                batch.actor_goals = self.normalize_goals(batch.actor_goals)
+        for name in (*_STATES, *_GOALS):
+            value = getattr(batch, name, None)
+            if value is None:
+                continue
+            if value.ndim > 2:  # pictures
+                value = value.flatten(1).float()
+            if standardize or self._pictures:
+                if name in _STATES:
+                    value = self.normalize_observations(value)
+                elif self.goal_dim:
+                    value = self.normalize_goals(value)
+            setattr(batch, name, value)
         if self._rescale_actions:
             batch.actions = self.normalize_actions(batch.actions)
             if batch.next_actions is not None:

@@ -23,7 +23,15 @@ import torch
 from torch import Tensor
 
 from gcrl_gym.datasets.columns import Array
-from gcrl_gym.datasets.goal_laws import Future, GoalLaw, Probabilities, Rows, Support
+from gcrl_gym.datasets.goal_laws import (
+    ActorProbabilities,
+    Future,
+    GoalLaw,
+    Probabilities,
+    Rows,
+    Support,
+    actor_probabilities,
+)
 from gcrl_gym.datasets.judges import judges
 from gcrl_gym.datasets.offline_dataset import OfflineDataset
 from gcrl_gym.errors import UserError, nearest
@@ -47,6 +55,9 @@ class Batch:
         actor_goals: ``[B, G]`` goals for the policy.
         next_actions: ``[B, A]`` the data's actions at ``next_observations``, where the sampler was
             asked for them; without meaning after a termination.
+        subgoals: ``[B, G]`` goals some steps ahead, from `SubgoalSampler`.
+        target_observations: what lies some steps ahead on the way to the actor goal; likewise.
+        target_goals: ``[B, G]`` the goal achieved there; likewise.
         noise: random inputs of the update by name; filled by the training loop.
     """
 
@@ -58,6 +69,9 @@ class Batch:
     goals: Tensor
     actor_goals: Tensor
     next_actions: Tensor | None = None
+    subgoals: Tensor | None = None
+    target_observations: Tensor | None = None
+    target_goals: Tensor | None = None
     noise: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -115,7 +129,8 @@ class GoalSampler:
 
     Args:
         value: probabilities of a current, future and random goal for the critic.
-        actor: the same for the policy.
+        actor: the same for the policy; ``"auto"``: a future goal, as OGBench's agents learn on
+            its navigate, play and noisy sets; on stitch sets half, on explore sets all random.
         future: ``"geometric"``: an offset ``k >= 1`` with probability ``(1 - discount) *
             discount**(k-1)``, clipped at the episode's end; ``"uniform"``: each future row alike
             (under ``support="ogbench"`` with OGBench's rounding: half weight at both ends).
@@ -134,7 +149,7 @@ class GoalSampler:
     """
 
     value: Probabilities = (0.2, 0.5, 0.3)
-    actor: Probabilities = (0.0, 1.0, 0.0)
+    actor: ActorProbabilities = (0.0, 1.0, 0.0)
     future: Future = "geometric"
     actor_future: Future = "uniform"
     discount: float | None = None
@@ -144,9 +159,16 @@ class GoalSampler:
 
     def __post_init__(self) -> None:
         for name, values in (("value", self.value), ("actor", self.actor)):
-            if len(values) != 3 or min(values) < 0 or not math.isclose(sum(values), 1.0):
+            if name == "actor" and values == "auto":
+                continue
+            if (
+                isinstance(values, str)
+                or len(values) != 3
+                or min(values) < 0
+                or not math.isclose(sum(values), 1.0)
+            ):
                 raise UserError(
-                    f"GoalSampler({name}={values}): expected three probabilities (current, "
+                    f"GoalSampler({name}={values!r}): expected three probabilities (current, "
                     "future, random) >= 0 with sum 1."
                 )
         for name, option, options in (
@@ -185,7 +207,7 @@ class GoalSampler:
         if dataset.goal_dim == 0:
             return TransitionSampler(self.next_actions).bind(dataset, device=device)
         discount = self.discount if self.discount is not None else discount
-        return _BoundGoals(self, dataset, discount, torch.device(device), goal_env)
+        return BoundGoals(self, dataset, discount, torch.device(device), goal_env)
 
 
 class BoundTransitions:
@@ -263,6 +285,13 @@ class BoundTransitions:
             next_actions=parts[7] if self.next_actions else None,
         )
 
+    def observations_at(self, rows: Rows) -> Tensor:
+        """Return the observations of these rows."""
+        table = self.integers.get("observations")
+        if table is None:
+            table = self.rows[:, : self.widths[0]]
+        return self.select(table, rows).reshape(-1, *self.observation_shape)
+
     def select(self, table: Tensor, rows: Rows, padding: Rows | None = None) -> Tensor:
         """Gather rows of a table and move them to the device."""
         index = torch.from_numpy(rows)
@@ -275,7 +304,7 @@ class BoundTransitions:
         return chosen if chosen.device == self.device else chosen.to(self.device)
 
 
-class _BoundGoals(BoundTransitions):
+class BoundGoals(BoundTransitions):
     """Draws goals and judges the transitions by them."""
 
     def __init__(
@@ -297,7 +326,8 @@ class _BoundGoals(BoundTransitions):
         if spec.next_actions:
             self.steps = self.steps[has_next_action(dataset)]
         self.value = GoalLaw(spec.value, spec.future, spec.support, discount, dataset)
-        self.actor = GoalLaw(spec.actor, spec.actor_future, spec.support, discount, dataset)
+        actor = actor_probabilities(spec.actor, dataset)
+        self.actor = GoalLaw(actor, spec.actor_future, spec.support, discount, dataset)
         assert dataset.achieved_goals is not None  # the caller checked goal_dim
         # As a plain array: indexing a memmap would make every batch one.
         self.achieved = np.asarray(dataset.achieved_goals)
@@ -319,13 +349,33 @@ class _BoundGoals(BoundTransitions):
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """Draw transitions and goals, and judge the one by the other."""
-        steps = self.steps.take(rng.integers(0, len(self.steps), size=batch_size), axis=0)
-        rows, ends = steps[:, 0].astype(np.int64), steps[:, 1].astype(np.int64)
+        rows, ends = self.draw_steps(batch_size, rng)
         value = self.value.draw(rows, ends, rng)
         actor = self.actor.draw(rows, ends, rng)
+        return self.relabelled(rows, value, actor)[0]
+
+    def draw_steps(self, batch_size: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
+        """Draw rows that hold a transition, and return the rows where their episodes end."""
+        steps = self.steps.take(rng.integers(0, len(self.steps), size=batch_size), axis=0)
+        return steps[:, 0].astype(np.int64), steps[:, 1].astype(np.int64)
+
+    def relabelled(
+        self, rows: Rows, value: Rows, *others: Rows
+    ) -> tuple[Batch, tuple[Tensor, ...]]:
+        """Return the transitions with goals, judged by the value goals.
+
+        Args:
+            rows: of the transitions.
+            value: rows of the goals they are judged by.
+            *others: rows of further goals; the first are the policy's.
+
+        Returns:
+            The batch, and the goals of ``others``.
+        """
         batch = self.gather(rows)
-        goals = self.select(self.goal_table, np.concatenate((value, actor)))
-        batch.goals, batch.actor_goals = goals[:batch_size], goals[batch_size:]
+        goals = self.select(self.goal_table, np.concatenate((value, *others)))
+        batch.goals, *rest = goals.split_with_sizes([len(rows)] * (1 + len(others)))
+        batch.actor_goals = rest[0]
         if self.reward_rule == "index":
             success = (value == rows).astype(np.float32)
             rewards, terminated = success - 1, success
@@ -333,7 +383,7 @@ class _BoundGoals(BoundTransitions):
             rewards, terminated = self._ask_env(rows, value)
         batch.rewards = torch.from_numpy(rewards).to(self.device)
         batch.terminated = torch.from_numpy(terminated).to(self.device)
-        return batch
+        return batch, tuple(rest)
 
     def _ask_env(self, rows: Rows, value: Rows) -> tuple[Array, Array]:
         """Reward and termination that the environment gives for reaching row ``t+1``."""

@@ -1,6 +1,7 @@
 """Network building blocks: multilayer perceptrons, critics and policies."""
 
-from gcrl_gym.networks.critics import StackedCritic
+from gcrl_gym.networks.critics import StackedCritic, StackedValue
+from gcrl_gym.networks.encoders import ImpalaEncoder
 from gcrl_gym.networks.flow import OneStepPolicy, VelocityField
 from gcrl_gym.networks.mlp import MLP, StackedMLP
 from gcrl_gym.networks.policies import (
@@ -18,9 +19,11 @@ __all__ = [
     "ContinuousPolicy",
     "DeterministicPolicy",
     "GaussianPolicy",
+    "ImpalaEncoder",
     "OneStepPolicy",
     "StackedCritic",
     "StackedMLP",
+    "StackedValue",
     "TanhGaussianPolicy",
     "TransportMap",
     "VelocityField",

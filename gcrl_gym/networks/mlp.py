@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Activation = Literal["relu", "gelu"]
-Init = Literal["torch", "small_actor", "small_critic", "orthogonal", "xavier"]
+Init = Literal["torch", "small_actor", "small_critic", "orthogonal", "xavier", "xavier_small"]
 _SMALL = {"small_actor": 1e-3, "small_critic": 3e-3}
 
 # Flax's, which the methods with layer normalisation were published in; torch's default is 1e-5.
@@ -276,7 +276,8 @@ def initialize(weights: Sequence[Tensor], biases: Sequence[Tensor], init: Init) 
         init: "torch": as they are; "small_actor", "small_critic": hidden biases 0.1 and a last
             layer within 1e-3 or 3e-3, as in SAC-N, EDAC and ReBRAC; "orthogonal": gain sqrt(2),
             last layer 0.01, biases 0, as in CQL; "xavier": uniform, biases 0, as in OGBench's
-            networks and FQL.
+            networks and FQL; "xavier_small": the same, the last layer's variance a hundredth, as
+            in OGBench's actors.
     """
     if init == "torch":
         return
@@ -292,5 +293,6 @@ def initialize(weights: Sequence[Tensor], biases: Sequence[Tensor], init: Init) 
         if init == "orthogonal":
             nn.init.orthogonal_(weight.T, gain=math.sqrt(2.0) if layer < last else 0.01)
         else:
-            nn.init.xavier_uniform_(weight)
+            small = init == "xavier_small" and layer == last
+            nn.init.xavier_uniform_(weight, gain=0.1 if small else 1.0)
         bias.zero_()

@@ -19,6 +19,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from gcrl_gym.networks.encoders import ImpalaEncoder, with_encoder
 from gcrl_gym.networks.mlp import MLP, Activation, Init
 
 Kind = Literal["deterministic", "gaussian", "stochastic"]
@@ -141,6 +142,8 @@ class GaussianPolicy(ContinuousPolicy):
         hidden_sizes: widths of the hidden layers.
         squash_mean: the mean is tanh(f(s, g)), as in IQL, instead of f(s, g).
         activation: see `networks.mlp.MLP`.
+        init: see `networks.mlp.initialize`.
+        encoder: what the network sees the inputs through.
     """
 
     kind = "gaussian"
@@ -153,10 +156,14 @@ class GaussianPolicy(ContinuousPolicy):
         hidden_sizes: Sequence[int],
         squash_mean: bool = False,
         activation: Activation = "relu",
+        init: Init = "torch",
+        encoder: ImpalaEncoder | None = None,
     ) -> None:
         super().__init__()
         self.squash_mean = squash_mean
-        self.mean = MLP(inputs, action_dim, hidden_sizes, activation)
+        inputs = inputs if encoder is None else encoder.outputs
+        body = MLP(inputs, action_dim, hidden_sizes, activation, init=init)
+        self.mean = with_encoder(encoder, body)
         self.log_std = nn.Parameter(torch.zeros(action_dim))
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -294,15 +301,35 @@ class CategoricalPolicy(nn.Module):
         inputs: width of the observation and goal, concatenated.
         actions: number of actions.
         hidden_sizes: widths of the hidden layers.
+        activation: see `networks.mlp.MLP`.
+        init: see `networks.mlp.initialize`.
+        encoder: what the network sees the inputs through.
     """
 
-    def __init__(self, inputs: int, actions: int, hidden_sizes: Sequence[int]) -> None:
+    kind: ClassVar[str] = "categorical"
+
+    def __init__(
+        self,
+        inputs: int,
+        actions: int,
+        hidden_sizes: Sequence[int],
+        activation: Activation = "relu",
+        init: Init = "torch",
+        encoder: ImpalaEncoder | None = None,
+    ) -> None:
         super().__init__()
-        self.logits = MLP(inputs, actions, hidden_sizes)
+        inputs = inputs if encoder is None else encoder.outputs
+        self.logits = with_encoder(
+            encoder, MLP(inputs, actions, hidden_sizes, activation, init=init)
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits [B, actions] of inputs [B, D]."""
         return self.logits(inputs)  # type: ignore[no-any-return]
+
+    def log_prob(self, inputs: Tensor, actions: Tensor) -> Tensor:
+        """Return the log probabilities [B] of actions [B]."""
+        return -nn.functional.cross_entropy(self.forward(inputs), actions, reduction="none")
 
     def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return a sample drawn with the generator, or the likeliest action without one; [B]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,22 @@ def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     parameters = optimizer.param_groups[0]["params"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def minimize_sum(
+    optimizer: torch.optim.Optimizer, *terms: tuple[Tensor, Sequence[nn.Module]]
+) -> None:
+    """Step one optimiser down a sum of losses, each of which reaches only its own networks.
+
+    Args:
+        optimizer: of all the networks.
+        *terms: (loss, networks that its gradient reaches); a network belongs to one term.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    for loss, networks in terms:
+        own = [parameter for network in networks for parameter in network.parameters()]
+        loss.backward(inputs=own)  # type: ignore[no-untyped-call]
     optimizer.step()
 
 
