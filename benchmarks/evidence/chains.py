@@ -124,7 +124,7 @@ def main() -> None:
             for job in jobs(chosen.published)
             if not chosen.only or job.spec.agent in chosen.only
         ]
-        run_all(todo, STORE, Path(chosen.runs_dir), chosen.workers)
+        run_all(todo, STORE, Path(chosen.runs_dir), chosen.workers, gpu=chosen.published)
     write(STORE, ROOT / "docs" / "chains.md", SETS)
 
 

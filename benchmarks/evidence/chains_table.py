@@ -27,8 +27,8 @@ chain of two; critics and earlier actors are the same to the bit whatever the ch
 weights are the source's default: 10 on the closed form and on squared L2; 5 on Sinkhorn's W2, which
 the source's library halves, but 10 for FQL, whose source uses another library that does not.
 
-Cut to fit two cores without a GPU: 3 layers of 128 for AWAC, ReBRAC, FQL, CQL, SAC-N and EDAC, 10
-critics for SAC-N and EDAC, 2 layers of 256 for IQL, and the numbers of updates below.
+Cut to fit two cores without a GPU: 2 layers of 128 for ReBRAC, FQL, CQL, SAC-N and EDAC, 3 layers
+of 128 for AWAC, 10 critics for SAC-N and EDAC, and the numbers of updates below.
 
 Scores are those of the last checkpoint: D4RL's normalised score for hopper (50 episodes), success
 in percent for OGBench (20 episodes per task). Actions are deterministic where nothing else is said.
