@@ -125,7 +125,7 @@ def gcbc() -> None:
         [
             ours(fast, "gcbc", *sizes, matmul="auto", **keywords),
             ours(exact, "gcbc", *sizes, matmul="highest", **keywords),
-            WorkerSpec(peer, ("ogbench_gcbc.py",), peer=True, checkout="OGBENCH_DIR"),
+            WorkerSpec(peer, ("ogbench_updates.py", "gcbc"), peer=True, checkout="OGBENCH_DIR"),
         ],
         [(peer, fast, 0), (peer, exact, 0)],
     )

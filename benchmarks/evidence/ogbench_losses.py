@@ -26,7 +26,7 @@ from gcrl_gym.agents.archive import versions
 from gcrl_gym.agents.base import OfflineAgent
 from gcrl_gym.agents.presets import load_preset
 from gcrl_gym.datasets import load_dataset
-from gcrl_gym.datasets.catalog import find_file
+from gcrl_gym.datasets.catalog import fetch_file
 from gcrl_gym.datasets.samplers import Batch
 from gcrl_gym.experiments.folder import commit, write_json
 
@@ -87,7 +87,7 @@ def compare(agent: str, dataset: str, updates: int) -> dict[str, Any]:
         folder = Path(name)
         changes = json.dumps({"batch_size": SIZES["batch_size"]})
         command = [peer.interpreter(), str(FOLDER / peer.command[0]), agent]
-        command += [dataset.removeprefix("ogbench/"), str(npz_of(dataset)), name]
+        command += [dataset.removeprefix("ogbench/"), str(fetch_file(dataset)), name]
         subprocess.run([*command, "--updates", str(updates), "--set", changes], check=True)
         made = get_agent(agent)(None, load_dataset(dataset), seed=0, device="cpu", **keywords)
         with np.load(folder / "weights.npz") as weights:
@@ -130,26 +130,24 @@ def _read(file: Path) -> dict[str, np.ndarray]:
 
 
 def _term(ours: np.ndarray, theirs: np.ndarray, again: np.ndarray) -> dict[str, list[float]]:
-    points = [point - 1 for point in POINTS if point <= len(ours)]
+    points = [point for point in POINTS if point <= len(ours)]
+
+    def apart(one: np.ndarray) -> list[float]:
+        each = _apart(one, theirs)  # noisy: the mean of the second half of the updates so far
+        return [float(each[point // 2 : point].mean()) for point in points]
+
     return {
-        "ours": [float(value) for value in ours[points]],
-        "reference": [float(value) for value in theirs[points]],
-        "difference": [float(value) for value in _apart(ours, theirs)[points]],
-        "floor": [float(value) for value in _apart(again, theirs)[points]],
+        "updates": points,
+        "ours": [float(ours[point - 1]) for point in points],
+        "reference": [float(theirs[point - 1]) for point in points],
+        "difference": apart(ours),
+        "floor": apart(again),
     }
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return the relative difference, by the larger of the two magnitudes."""
     return np.abs(one - other) / np.maximum(np.maximum(np.abs(one), np.abs(other)), 1e-12)
-
-
-def npz_of(dataset: str) -> Path:
-    """Return the .npz file that a dataset was made of."""
-    file = find_file(f"{dataset.removeprefix('ogbench/')}.npz")
-    if file is None:
-        raise SystemExit(f"No file of {dataset}: put it into a folder that GCRL_DATA_DIR names.")
-    return file
 
 
 def main() -> None:

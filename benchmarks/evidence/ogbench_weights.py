@@ -1,9 +1,9 @@
 """OGBench's weights (flax) in this package's networks.
 
-    flax   Dense_k/kernel [in, out] or [members, in, out], Dense_k/bias [.., out],
-           LayerNorm_k/scale and /bias [.., out]; an actor's last layer is a module of its own
-    ours   nn.Linear [out, in] and nn.LayerNorm in an MLP; [members, in, out], [members, 1, out] in
-           a StackedMLP, with one member for a single network
+flax   Dense_k/kernel [in, out] or [members, in, out], Dense_k/bias [.., out],
+       LayerNorm_k/scale and /bias [.., out]; an actor's last layer is a module of its own
+ours   nn.Linear [out, in] and nn.LayerNorm in an MLP; [members, in, out], [members, 1, out] in
+       a StackedMLP, with one member for a single network
 """
 
 from __future__ import annotations

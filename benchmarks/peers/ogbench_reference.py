@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-CHECKOUT = Path(os.environ["OGBENCH_DIR"])
-sys.path.insert(0, str(CHECKOUT / "impls"))
+sys.path.insert(0, str(Path(os.environ["OGBENCH_DIR"]) / "impls"))
 
 import numpy as np
 from agents import agents
 from utils.datasets import Dataset, GCDataset, HGCDataset
 
+CHECKOUT = Path(os.environ["OGBENCH_DIR"])
 PACKAGES = ("jax", "flax", "optax", "distrax", "numpy", "gymnasium", "mujoco", "ogbench")
 
 

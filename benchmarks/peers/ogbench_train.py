@@ -1,6 +1,6 @@
-"""Train one of OGBench's own agents on a file and evaluate it in OGBench's environments.
+r"""Train one of OGBench's own agents on a file and evaluate it in OGBench's environments.
 
-    python benchmarks/peers/ogbench_train.py gciql pointmaze-medium-navigate-v0 FILE.npz OUT.json \\
+    python benchmarks/peers/ogbench_train.py gciql pointmaze-medium-navigate-v0 FILE.npz OUT.json \
         --steps 25000 --evaluate 10000 25000 --set '{"batch_size": 256}'
 
 Everything is the checkout's: agent, goals, evaluation tasks, and the hyperparameters of its

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from gcrl_gym.agents.awac import AWAC
     from gcrl_gym.agents.base import OfflineAgent
     from gcrl_gym.agents.cql import CQL
+    from gcrl_gym.agents.crl import CRL
     from gcrl_gym.agents.edac import EDAC
     from gcrl_gym.agents.fql import FQL
     from gcrl_gym.agents.gcbc import GCBC
     from gcrl_gym.agents.gciql import GCIQL
+    from gcrl_gym.agents.gcivl import GCIVL
+    from gcrl_gym.agents.hiql import HIQL
     from gcrl_gym.agents.iql import IQL
     from gcrl_gym.agents.pogo import POGO
+    from gcrl_gym.agents.qrl import QRL
     from gcrl_gym.agents.rebrac import ReBRAC
     from gcrl_gym.agents.sac_n import SACN
     from gcrl_gym.agents.td3_bc import TD3BC
@@ -31,12 +35,16 @@ if TYPE_CHECKING:
 __all__ = [
     "AWAC",
     "CQL",
+    "CRL",
     "EDAC",
     "FQL",
     "GCBC",
     "GCIQL",
+    "GCIVL",
+    "HIQL",
     "IQL",
     "POGO",
+    "QRL",
     "SACN",
     "TD3BC",
     "OfflineAgent",

@@ -15,11 +15,11 @@ from minari.serialization import deserialize_space, serialize_space
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from torch import Tensor
 
+from gcrl_gym import datasets
 from gcrl_gym.agents.inputs import check_unknown
 from gcrl_gym.agents.numerics import Numerics
 from gcrl_gym.agents.schedules import CosineSchedule
 from gcrl_gym.checkpoint import read_archive, write_archive
-from gcrl_gym.datasets import samplers
 from gcrl_gym.errors import UserError
 
 if TYPE_CHECKING:
@@ -174,7 +174,9 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _is_sampler(kind: type) -> bool:
-    return dataclasses.is_dataclass(kind) and kind.__module__ == samplers.__name__
+    """Return whether a class is one of the package's samplers, which are made of data alone."""
+    public = getattr(datasets, kind.__name__, None) is kind
+    return public and kind.__name__.endswith("Sampler") and dataclasses.is_dataclass(kind)
 
 
 def _to_json(key: str, value: Any) -> Any:
@@ -202,7 +204,7 @@ def _from_json(value: Any) -> Any:
     fields = {key: _from_json(item) for key, item in value.items()}
     if "sampler" in fields:
         name = fields.pop("sampler")
-        kind = getattr(samplers, str(name), None)
+        kind = getattr(datasets, str(name), None)
         if not (isinstance(kind, type) and _is_sampler(kind)):
             raise UserError(f"The archive names an unknown sampler {name!r}; pass sampler=....")
         return kind(**fields)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gcrl_gym.agents import goals
 from gcrl_gym.agents.base import OfflineAgent
+from gcrl_gym.agents.inputs import check_probability
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
 from gcrl_gym.networks.encoders import EncoderKind
@@ -37,6 +38,9 @@ class GCBC(OfflineAgent):
         encoder: of pictures; "auto" is "impala_small" where observations are pictures.
         p_aug: probability that the pictures of a batch are cropped at random.
         **common: see ``OfflineAgent``.
+
+    Raises:
+        UserError: p_aug outside [0, 1]; see also ``OfflineAgent``.
     """
 
     name = "gcbc"
@@ -56,7 +60,8 @@ class GCBC(OfflineAgent):
         p_aug: float = 0.0,
         **common: Any,
     ) -> None:
-        self.hidden_sizes, self.encoder, self.p_aug = tuple(hidden_sizes), encoder, p_aug
+        self.hidden_sizes, self.encoder = tuple(hidden_sizes), encoder
+        self.p_aug = check_probability(p_aug, "p_aug")
         super().__init__(env, dataset, **common)
 
     def build(self) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gcrl_gym.agents import goals
 from gcrl_gym.agents.chained import ChainAgent
-from gcrl_gym.agents.inputs import check_expectile
+from gcrl_gym.agents.inputs import check_expectile, check_probability, not_negative
 from gcrl_gym.agents.losses import expectile_loss, td_target, twin_loss
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
@@ -51,8 +51,8 @@ class GCIQL(ChainAgent):
         **common: see ``ChainAgent`` and ``OfflineAgent``.
 
     Raises:
-        UserError: an expectile outside (0, 1), DDPG+BC or a chain with discrete actions; see also
-            ``ChainAgent``.
+        UserError: an expectile outside (0, 1), a negative alpha, p_aug outside [0, 1], DDPG+BC or a
+            chain with discrete actions; see also ``ChainAgent``.
     """
 
     name = "gciql"
@@ -76,10 +76,11 @@ class GCIQL(ChainAgent):
         batch_size: int = 1024,
         **common: Any,
     ) -> None:
-        self.expectile = check_expectile(expectile)
-        self.actor_loss, self.alpha, self.p_aug = actor_loss, alpha, p_aug
+        not_negative(alpha=alpha)
+        self.actor_loss, self.alpha, self.expectile = actor_loss, alpha, check_expectile(expectile)
         self.discount, self.tau, self.hidden_sizes = discount, tau, tuple(hidden_sizes)
         self.layer_norm, self.encoder = layer_norm, encoder
+        self.p_aug = check_probability(p_aug, "p_aug")
         super().__init__(env, dataset, batch_size=batch_size, **common)
 
     def build(self) -> None:

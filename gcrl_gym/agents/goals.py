@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,7 +54,8 @@ def pictures(agent: OfflineAgent) -> tuple[list[tuple[int, int, int]], list[tupl
 def encoder(agent: OfflineAgent, kind: EncoderKind, *parts: str) -> ImpalaEncoder | None:
     """Return a new encoder of "observation", "goal" or both, None where they are no pictures.
 
-    A goal that is no picture, beside an observation that is one, is passed on as it is.
+    A goal that is no picture, beside an observation that is one, is passed on as it is. Where the
+    observation is none, neither it nor the goal is encoded.
 
     Raises:
         UserError: an encoder was asked for by name, but there are no pictures to encode; pictures
@@ -65,7 +67,9 @@ def encoder(agent: OfflineAgent, kind: EncoderKind, *parts: str) -> ImpalaEncode
             f"encoder is {kind!r}, but the observations are not pictures (bytes of shape "
             '(height, width, channels)); use "auto".'
         )
-    if kind != "none" and observation and goal and observation[0][:2] != goal[0][:2]:
+    if not observation:
+        return None
+    if kind != "none" and goal and observation[0][:2] != goal[0][:2]:
         raise UserError(
             f"Observations are pictures {observation[0]}, goals are pictures {goal[0]}; give them "
             'the same height and width, or use encoder="none".'
@@ -231,7 +235,7 @@ def crop_noise(p_aug: float, batch_size: int) -> dict[str, tuple[int, ...]]:
 
 
 def crop(agent: OfflineAgent, batch: Batch, p_aug: float) -> Batch:
-    """Crop the pictures of a batch at random, in place, and return it.
+    """Return a batch with its pictures cropped at random.
 
     As in OGBench a whole batch is cropped or left alone, and all pictures of a transition are moved
     alike.
@@ -249,10 +253,11 @@ def crop(agent: OfflineAgent, batch: Batch, p_aug: float) -> Batch:
     shifts = (torch.special.ndtr(batch.noise["crop"]) * places).long().clamp_max(places - 1)
     cropped = torch.special.ndtr(batch.noise["crop_batch"]) < p_aug
     shifts = torch.where(cropped, shifts, CROP_PADDING)
+    moved: dict[str, Any] = {}
     for names, shape in ((_STATES, observation), (_GOALS, goal)):
         for name in names:
             value = getattr(batch, name)
             if value is not None and shape:
-                moved = random_crop(value.unflatten(1, shape[0]), shifts, CROP_PADDING)
-                setattr(batch, name, moved.flatten(1))
-    return batch
+                part = random_crop(value.unflatten(1, shape[0]), shifts, CROP_PADDING)
+                moved[name] = part.flatten(1)
+    return replace(batch, **moved)

@@ -55,6 +55,17 @@ def check_expectile(expectile: float) -> float:
     return expectile
 
 
+def check_probability(value: float, name: str) -> float:
+    """Return a probability, which lies in [0, 1].
+
+    Raises:
+        UserError: it does not.
+    """
+    if not 0.0 <= value <= 1.0:
+        raise UserError(f"{name} is {value}; give a probability in [0, 1].")
+    return value
+
+
 def keyword_arguments(cls: type, base: type) -> dict[str, inspect.Parameter]:
     """Return the keyword-only arguments of ``cls`` and its parents up to ``base``, own first."""
     found: dict[str, inspect.Parameter] = {}

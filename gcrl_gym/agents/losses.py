@@ -20,6 +20,24 @@ def expectile_loss(residual: Tensor, expectile: float, side: Tensor | None = Non
     return (weight * residual.square()).mean()
 
 
+def implicit_value_loss(
+    values: Tensor, target_values: Tensor, targets: Tensor, expectile: float
+) -> Tensor:
+    """Return the expectile losses of value functions without action values, summed over heads.
+
+    Each head follows its own target; the target network's advantage of the least one decides the
+    side for all (Park et al. 2023, as in OGBench).
+
+    Args:
+        values: of the heads that learn, [members, B].
+        target_values: of the target network at the same states, [members, B].
+        targets: what each head regresses to, [members, B].
+        expectile: in (0, 1).
+    """
+    advantage = targets.amin(0) - target_values.mean(0)
+    return len(values) * expectile_loss(targets - values, expectile, advantage)
+
+
 def td_target(rewards: Tensor, terminated: Tensor, next_values: Tensor, discount: float) -> Tensor:
     """Return ``r + discount * (1 - terminated) * next value``, [B]; truncation bootstraps."""
     return torch.addcmul(rewards, 1.0 - terminated, next_values, value=discount)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gcrl_gym.datasets.ogbench_io import convert_ogbench
     from gcrl_gym.datasets.samplers import Batch, BoundSampler, GoalSampler, TransitionSampler
     from gcrl_gym.datasets.sequences import SequenceBatch, SequenceSampler
+    from gcrl_gym.datasets.subgoals import SubgoalSampler
 
 __all__ = [
     "Batch",
@@ -21,6 +22,7 @@ __all__ = [
     "OfflineDataset",
     "SequenceBatch",
     "SequenceSampler",
+    "SubgoalSampler",
     "TransitionSampler",
     "convert_ogbench",
     "list_datasets",
@@ -37,6 +39,7 @@ _HOME = {
     "OfflineDataset": "offline_dataset",
     "SequenceBatch": "sequences",
     "SequenceSampler": "sequences",
+    "SubgoalSampler": "subgoals",
     "TransitionSampler": "samplers",
     "convert_ogbench": "ogbench_io",
     "list_datasets": "catalog",

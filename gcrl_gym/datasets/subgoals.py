@@ -71,7 +71,7 @@ class _BoundSubgoals(BoundGoals):
 
     def __init__(self, spec: SubgoalSampler, *arguments: Any) -> None:
         super().__init__(spec, *arguments)
-        self.ahead = spec.steps
+        self.ahead = int(spec.steps)
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """Draw transitions, goals for both policies, and targets of the upper one."""

@@ -1,5 +1,6 @@
 """Network building blocks: multilayer perceptrons, critics and policies."""
 
+from gcrl_gym.networks.bilinear import BilinearValue
 from gcrl_gym.networks.critics import StackedCritic, StackedValue
 from gcrl_gym.networks.encoders import ImpalaEncoder
 from gcrl_gym.networks.flow import OneStepPolicy, VelocityField
@@ -12,15 +13,20 @@ from gcrl_gym.networks.policies import (
     TanhGaussianPolicy,
     TransportMap,
 )
+from gcrl_gym.networks.quasimetric import LatentDynamics, Multiplier, Quasimetric
 
 __all__ = [
     "MLP",
+    "BilinearValue",
     "CategoricalPolicy",
     "ContinuousPolicy",
     "DeterministicPolicy",
     "GaussianPolicy",
     "ImpalaEncoder",
+    "LatentDynamics",
+    "Multiplier",
     "OneStepPolicy",
+    "Quasimetric",
     "StackedCritic",
     "StackedMLP",
     "StackedValue",

@@ -11,8 +11,16 @@ Goal-Conditioned Reinforcement Learning" (2023); sizes as in OGBench's QRL.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from gcrl_gym.networks.encoders import ImpalaEncoder, with_encoder
+from gcrl_gym.networks.mlp import MLP, Activation, Init
+
+QuasimetricKind = Literal["iqe", "mrn"]
 
 
 def interval_union(starts: Tensor, ends: Tensor) -> Tensor:
@@ -60,3 +68,92 @@ def mrn_distance(state: Tensor, goal: Tensor) -> Tensor:
     rise = (state[..., half:] - goal[..., half:]).amax(-1).clamp_min(0.0)
     # The square root has no gradient at 0.
     return squared.clamp_min(1e-12).sqrt() + rise
+
+
+class Quasimetric(nn.Module):
+    """A learned distance d(s, g) between states: one of the above on a latent phi(s).
+
+    Args:
+        inputs: width of the state.
+        hidden_sizes: widths of the hidden layers of phi.
+        kind: "iqe" or "mrn".
+        latent_dim: L, width of phi.
+        dim_per_component: intervals of a component of "iqe", a divisor of L.
+        activation: see `MLP`.
+        layer_norm: see `MLP`.
+        init: see `initialize`.
+        encoder: what phi sees the state through.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden_sizes: Sequence[int],
+        kind: QuasimetricKind = "iqe",
+        latent_dim: int = 512,
+        dim_per_component: int = 8,
+        activation: Activation = "gelu",
+        layer_norm: bool = True,
+        init: Init = "xavier",
+        encoder: ImpalaEncoder | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim_per_component = dim_per_component
+        inputs = inputs if encoder is None else encoder.outputs
+        body = MLP(inputs, latent_dim, hidden_sizes, activation, layer_norm, init)
+        self.phi = with_encoder(encoder, body)
+        # Of the mean of the components, as a logit: mean and maximum count alike at the start.
+        self.mixture = nn.Parameter(torch.zeros(1)) if kind == "iqe" else None
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return latents [B, L] of states [B, D]."""
+        return self.phi(states)  # type: ignore[no-any-return]
+
+    def distance(self, state: Tensor, goal: Tensor) -> Tensor:
+        """Return the distances [B] from latents [B, L] of states to those of goals."""
+        if self.mixture is None:
+            return mrn_distance(state, goal)
+        return iqe_distance(state, goal, self.mixture.sigmoid(), self.dim_per_component)
+
+
+class LatentDynamics(nn.Module):
+    """What an action makes of a latent state: z' = z + f(z, a).
+
+    Args:
+        latent_dim: L, width of the latent.
+        action_dim: width of the action.
+        hidden_sizes: widths of the hidden layers of f.
+        activation: see `MLP`.
+        layer_norm: see `MLP`.
+        init: see `initialize`.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        action_dim: int,
+        hidden_sizes: Sequence[int],
+        activation: Activation = "gelu",
+        layer_norm: bool = True,
+        init: Init = "xavier",
+    ) -> None:
+        super().__init__()
+        self.change = MLP(
+            latent_dim + action_dim, latent_dim, hidden_sizes, activation, layer_norm, init
+        )
+
+    def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """Return the next latents [B, L] of latents [B, L] and actions [B, A]."""
+        return latents + self.change(torch.cat([latents, actions], dim=-1))  # type: ignore[no-any-return]
+
+
+class Multiplier(nn.Module):
+    """lambda = exp(log_lambda) > 0 of a constraint, 1 at the start; a network of one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_lambda = nn.Parameter(torch.zeros(1))
+
+    def forward(self) -> Tensor:
+        """Return lambda, a scalar."""
+        return self.log_lambda.exp().squeeze()

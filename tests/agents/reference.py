@@ -165,3 +165,136 @@ def each(noise, sample):
 
 def clone(batch):
     return copy.deepcopy(batch)
+
+
+def gelu(x):
+    """GELU in its tanh form, from its definition."""
+    return 0.5 * x * (1 + torch.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+
+
+def stir(agent, size=0.1, seed=0):
+    """Move every weight at random, so that no bias is 0 and no target equals its network."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in agent.policy.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(size * noise)
+
+
+def picture_data(discrete=False, vector_goals=False, side=8, steps=40):
+    """Episodes of random pictures; goals are pictures too, or two numbers."""
+    rng = np.random.default_rng(0)
+    episodes = []
+    for _ in range(3):
+        states = rng.integers(0, 256, size=(steps + 1, side, side, 3), dtype=np.uint8)
+        if vector_goals:
+            places = rng.normal(size=(steps + 1, 2)).astype(np.float32)
+            states = {"observation": states, "achieved_goal": places, "desired_goal": places}
+        box = rng.uniform(-1, 1, size=(steps, 2)).astype(np.float32)
+        actions = rng.integers(0, 4, size=steps) if discrete else box
+        episodes.append({"observations": states, "actions": actions})
+    space = spaces.Discrete(4) if discrete else spaces.Box(-1, 1, (2,), np.float32)
+    return OfflineDataset.from_episodes(
+        episodes, action_space=space, goal_is_observation=not vector_goals
+    )
+
+
+def impala(ref, prefix, inputs, pictures):
+    """The encoder under a prefix, its convolutions and maxima from their definitions.
+
+    Pictures, given by their shapes, lie flat in the inputs; what follows them is passed on.
+    """
+    laid = []
+    for shape in pictures:
+        laid.append(inputs[:, : np.prod(shape)].reshape(-1, *shape))
+        inputs = inputs[:, np.prod(shape) :]
+    hidden = torch.cat(laid, -1)
+    for stack in sorted({n.split(".stacks.")[1][0] for n in ref.names(prefix) if ".stacks." in n}):
+        name = f"{prefix}.stacks.{stack}"
+        hidden = maxima(convolution(hidden, ref, f"{name}.first"))
+        blocks = {n.split(".blocks.")[1][0] for n in ref.names(name) if ".blocks." in n}
+        for block in sorted(blocks):
+            inner = convolution(relu(hidden), ref, f"{name}.blocks.{block}.1")
+            hidden = hidden + convolution(relu(inner), ref, f"{name}.blocks.{block}.3")
+    flat = relu(hidden).flatten(1)
+    features = gelu(flat @ ref[f"{prefix}.dense.weight"].T + ref[f"{prefix}.dense.bias"])
+    return torch.cat([features, inputs], -1)
+
+
+def convolution(pictures, ref, name):
+    """3 x 3, zeros outside; pictures [B, H, W, C]."""
+    _, height, width, _ = pictures.shape
+    padded = torch.nn.functional.pad(pictures, (0, 0, 1, 1, 1, 1))
+    total = ref[f"{name}.bias"]
+    for i in range(3):
+        for j in range(3):
+            part = padded[:, i : i + height, j : j + width]
+            total = total + part @ ref[f"{name}.weight"][:, :, i, j].T
+    return total
+
+
+def maxima(pictures):
+    """Maxima over 3 x 3 at every second place, with the padding that XLA calls SAME."""
+    for axis in (1, 2):
+        size = pictures.shape[axis]
+        places = -(-size // 2)
+        before = max(2 * (places - 1) + 3 - size, 0) // 2
+        taken = []
+        for place in range(places):
+            first = 2 * place - before
+            rows = range(max(first, 0), min(first + 3, size))
+            taken.append(pictures.index_select(axis, torch.tensor(rows)).max(axis).values)
+        pictures = torch.stack(taken, axis)
+    return pictures
+
+
+def cropped(pictures, shifts, padding=3):
+    """Flat pictures [B, H * H * 3], each cut out of itself with its edges repeated."""
+    side = int((pictures.shape[1] / 3) ** 0.5)
+    moved = []
+    for picture, (row, column) in zip(pictures.reshape(-1, side, side, 3).numpy(), shifts):
+        edge = ((padding, padding), (padding, padding), (0, 0))
+        moved.append(np.pad(picture, edge, mode="edge")[row : row + side, column : column + side])
+    return torch.as_tensor(np.stack(moved)).flatten(1)
+
+
+def normalised(hidden, scale, shift):
+    """Layer normalisation from its definition, with Flax's epsilon."""
+    mean = hidden.mean(-1, keepdim=True)
+    var = ((hidden - mean) ** 2).mean(-1, keepdim=True)
+    return (hidden - mean) / (var + 1e-6).sqrt() * scale + shift
+
+
+def sequential(ref, prefix, inputs):
+    """An MLP of GELU layers, each normalised after its activation where it has a scale: [B, out].
+
+    Its layers are called ``prefix.0`` (linear), ``prefix.2`` (normalisation or linear), ..
+    """
+    places = {int(n[len(prefix) + 1 :].split(".")[0]) for n in ref.names(prefix)}
+    for place in sorted(places):
+        weight, bias = ref[f"{prefix}.{place}.weight"], ref[f"{prefix}.{place}.bias"]
+        if weight.dim() == 1:
+            inputs = normalised(inputs, weight, bias)
+        else:
+            inputs = inputs @ weight.T + bias
+            inputs = inputs if place == max(places) else gelu(inputs)
+    return inputs
+
+
+def stacked(ref, prefix, inputs):
+    """All outputs of a stack of GELU networks, one member at a time: [members, B, out]."""
+    kinds = ("weights", "biases", "norm_scales", "norm_shifts")
+    weights, biases, scales, shifts = (
+        [ref[n] for n in ref.names(prefix) if f".{kind}." in n] for kind in kinds
+    )
+    outputs = []
+    for member in range(len(weights[0])):
+        hidden = inputs
+        for layer, (weight, bias) in enumerate(zip(weights, biases)):
+            hidden = hidden @ weight[member] + bias[member, 0]
+            if layer < len(weights) - 1:
+                hidden = gelu(hidden)
+                if scales:
+                    hidden = normalised(hidden, scales[layer][member, 0], shifts[layer][member, 0])
+        outputs.append(hidden)
+    return torch.stack(outputs)

@@ -23,6 +23,7 @@ SUITED = {
     "edac": FREE | {"eta": 0.001},  # action values of sparse goals are below 1
     "rebrac": {"actor_bc": 0.1},
     "cql": {"policy_learning_rate": 3e-3, "cql_alpha": 50.0},
+    "crl": {"alpha": 1.0},  # such data asks for more imitation
 }
 # Nothing holds these to the data's actions: they need data that shows what other actions do.
 DATA = {"sac_n": "random", "edac": "random"}
