@@ -31,7 +31,7 @@ from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
 from gcrl_gym.networks import BilinearValue, ContinuousPolicy
 from gcrl_gym.networks.encoders import EncoderKind
-from gcrl_gym.networks.steps import minimize_sum
+from gcrl_gym.networks.steps import accumulate
 
 
 class CRL(ChainAgent):
@@ -52,7 +52,8 @@ class CRL(ChainAgent):
         **common: see ``ChainAgent`` and ``OfflineAgent``.
 
     Raises:
-        UserError: DDPG+BC or a chain with discrete actions; see also ``ChainAgent``.
+        UserError: DDPG+BC or a chain with discrete actions, a negative alpha, p_aug outside [0, 1];
+            see also ``ChainAgent``.
     """
 
     name = "crl"
@@ -109,17 +110,18 @@ class CRL(ChainAgent):
         batch = goals.crop(self, batch, self.p_aug)
         asked = self.join(batch.observations, batch.actor_goals)
         actions = goals.critic_actions(batch.actions, self, asked)
-        critic_loss, metrics = contrastive_loss(
-            self.critic.pairs(batch.observations, batch.goals, actions), "critic"
-        )
-        steps: list[tuple[Tensor, list[nn.Module]]] = [(critic_loss, [self.critic])]
+        self.optimizer.zero_grad()
+        pairs = self.critic.pairs(batch.observations, batch.goals, actions)
+        loss, metrics = contrastive_loss(pairs, "critic")
+        accumulate(loss, self.critic)
         if self.kind_of_loss == "awr":
-            value_loss, own = contrastive_loss(
-                self.value.pairs(batch.observations, batch.goals), "value"
-            )
-            steps, metrics = [*steps, (value_loss, [self.value])], metrics | own
-        actor_loss, own = self._actor_loss(asked, actions, batch)
-        minimize_sum(self.optimizer, *steps, (actor_loss, [self.actor]))
+            pairs = self.value.pairs(batch.observations, batch.goals)
+            loss, own = contrastive_loss(pairs, "value")
+            accumulate(loss, self.value)
+            metrics |= own
+        loss, own = self._actor_loss(asked, actions, batch)
+        accumulate(loss, self.actor)
+        self.optimizer.step()
         metrics |= {f"actor_0/{name}": value for name, value in own.items()}
         return metrics | self.update_chain(batch, asked)
 

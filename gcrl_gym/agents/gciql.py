@@ -29,7 +29,7 @@ from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
 from gcrl_gym.networks import ContinuousPolicy, StackedCritic, StackedValue
 from gcrl_gym.networks.encoders import EncoderKind
-from gcrl_gym.networks.steps import minimize_sum, soft_update
+from gcrl_gym.networks.steps import accumulate, soft_update
 
 
 class GCIQL(ChainAgent):
@@ -114,14 +114,15 @@ class GCIQL(ChainAgent):
         here = self.join(batch.observations, batch.goals)
         asked = self.join(batch.observations, batch.actor_goals)
         actions = goals.critic_actions(batch.actions, self, here)
-        value_loss, metrics = self._value_loss(here, actions)
-        critic_loss, own = self._critic_loss(here, actions, batch)
-        actor_loss, more = self._actor_loss(asked, actions, batch)
+        self.optimizer.zero_grad()
+        loss, metrics = self._value_loss(here, actions)
+        accumulate(loss, self.value)
+        loss, own = self._critic_loss(here, actions, batch)
+        accumulate(loss, self.critic)
+        loss, more = self._actor_loss(asked, actions, batch)
+        accumulate(loss, self.actor)
         soft_update(self.critic_target, self.critic, self.tau)
-        minimize_sum(
-            self.optimizer,
-            (value_loss, [self.value]), (critic_loss, [self.critic]), (actor_loss, [self.actor]),
-        )  # fmt: skip
+        self.optimizer.step()
         metrics |= own | {f"actor_0/{name}": value for name, value in more.items()}
         return metrics | self.update_chain(batch, asked)
 

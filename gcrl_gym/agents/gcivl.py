@@ -27,13 +27,13 @@ from torch import Tensor
 
 from gcrl_gym.agents import goals
 from gcrl_gym.agents.base import OfflineAgent
-from gcrl_gym.agents.inputs import check_expectile, not_negative
+from gcrl_gym.agents.inputs import check_expectile, check_probability, not_negative
 from gcrl_gym.agents.losses import implicit_value_loss, td_target
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
 from gcrl_gym.networks import StackedValue
 from gcrl_gym.networks.encoders import EncoderKind
-from gcrl_gym.networks.steps import minimize, soft_update
+from gcrl_gym.networks.steps import accumulate, soft_update
 
 
 class GCIVL(OfflineAgent):
@@ -54,7 +54,8 @@ class GCIVL(OfflineAgent):
         **common: see ``OfflineAgent``.
 
     Raises:
-        UserError: an expectile outside (0, 1), a negative alpha; see also ``OfflineAgent``.
+        UserError: an expectile outside (0, 1), a negative alpha, p_aug outside [0, 1]; see also
+            ``OfflineAgent``.
     """
 
     name = "gcivl"
@@ -81,7 +82,8 @@ class GCIVL(OfflineAgent):
         not_negative(alpha=alpha)
         self.alpha, self.expectile = alpha, check_expectile(expectile)
         self.discount, self.tau, self.hidden_sizes = discount, tau, tuple(hidden_sizes)
-        self.layer_norm, self.encoder, self.p_aug = layer_norm, encoder, p_aug
+        self.layer_norm, self.encoder = layer_norm, encoder
+        self.p_aug = check_probability(p_aug, "p_aug")
         super().__init__(env, dataset, batch_size=batch_size, **common)
 
     def build(self) -> None:
@@ -100,10 +102,13 @@ class GCIVL(OfflineAgent):
     def update(self, batch: Batch) -> Metrics:
         """Take the joint step of the value function and the policy."""
         batch = goals.crop(self, batch, self.p_aug)
-        value_loss, metrics = self._value_loss(batch)
-        actor_loss, more = self._actor_loss(batch)
+        self.optimizer.zero_grad()
+        loss, metrics = self._value_loss(batch)
+        accumulate(loss, self.value)
+        loss, more = self._actor_loss(batch)
+        accumulate(loss, self.actor)
         soft_update(self.value_target, self.value, self.tau)
-        minimize(self.optimizer, value_loss + actor_loss)  # neither reaches the other's network
+        self.optimizer.step()
         return metrics | more
 
     def _value_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:

@@ -33,7 +33,12 @@ from torch.nn import functional
 
 from gcrl_gym.agents import goals
 from gcrl_gym.agents.base import OfflineAgent
-from gcrl_gym.agents.inputs import check_expectile, not_negative, whole_number
+from gcrl_gym.agents.inputs import (
+    check_expectile,
+    check_probability,
+    not_negative,
+    whole_number,
+)
 from gcrl_gym.agents.losses import implicit_value_loss, td_target
 from gcrl_gym.agents.metrics import Metrics
 from gcrl_gym.datasets.samplers import Batch
@@ -41,7 +46,7 @@ from gcrl_gym.datasets.subgoals import SubgoalSampler
 from gcrl_gym.errors import UserError
 from gcrl_gym.networks import MLP, CategoricalPolicy, GaussianPolicy, ImpalaEncoder, StackedValue
 from gcrl_gym.networks.encoders import EncoderKind, make_encoder, with_encoder
-from gcrl_gym.networks.steps import minimize, soft_update
+from gcrl_gym.networks.steps import accumulate, soft_update
 
 
 class HIQL(OfflineAgent):
@@ -67,8 +72,9 @@ class HIQL(OfflineAgent):
         **common: see ``OfflineAgent``.
 
     Raises:
-        UserError: an expectile outside (0, 1), a negative temperature, a sampler without subgoals
-            or with others than ``subgoal_steps``; see also ``OfflineAgent``.
+        UserError: an expectile outside (0, 1), a negative temperature, p_aug outside [0, 1], a
+            sampler without subgoals or with others than ``subgoal_steps``; see also
+            ``OfflineAgent``.
     """
 
     name = "hiql"
@@ -102,7 +108,8 @@ class HIQL(OfflineAgent):
         self.rep_dim = whole_number(rep_dim, "rep_dim")
         self.low_actor_rep_grad, self.expectile = low_actor_rep_grad, check_expectile(expectile)
         self.discount, self.tau, self.hidden_sizes = discount, tau, tuple(hidden_sizes)
-        self.layer_norm, self.encoder, self.p_aug = layer_norm, encoder, p_aug
+        self.layer_norm, self.encoder = layer_norm, encoder
+        self.p_aug = check_probability(p_aug, "p_aug")
         self.sampler = SubgoalSampler(
             actor="auto", support="ogbench", reward="index", steps=self.subgoal_steps
         )
@@ -167,12 +174,15 @@ class HIQL(OfflineAgent):
     def update(self, batch: Batch) -> Metrics:
         """Take the joint step of the value function with its phi, and of both policies."""
         batch = goals.crop(self, batch, self.p_aug)
-        value_loss, metrics = self._value_loss(batch)
-        low_loss, low = self._low_loss(batch)
-        high_loss, high = self._high_loss(batch)
+        self.optimizer.zero_grad()
+        loss, metrics = self._value_loss(batch)
+        accumulate(loss, self.value, self.phi)
+        loss, low = self._low_loss(batch)
+        accumulate(loss, self.low_actor, *([self.phi] if self.reaches_phi else []))
+        loss, high = self._high_loss(batch)
+        accumulate(loss, self.high_actor)
         soft_update(self.value_target, self.value, self.tau)
-        # None reaches another's networks, but for phi where the lower policy's loss may.
-        minimize(self.optimizer, value_loss + low_loss + high_loss)
+        self.optimizer.step()
         metrics |= {f"low/{name}": value for name, value in low.items()}
         return metrics | {f"high/{name}": value for name, value in high.items()}
 

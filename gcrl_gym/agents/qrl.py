@@ -36,7 +36,7 @@ from gcrl_gym.datasets.samplers import Batch, GoalSampler
 from gcrl_gym.errors import UserError
 from gcrl_gym.networks import LatentDynamics, Multiplier, Quasimetric
 from gcrl_gym.networks.encoders import EncoderKind
-from gcrl_gym.networks.steps import minimize_sum
+from gcrl_gym.networks.steps import accumulate
 
 
 class QRL(OfflineAgent):
@@ -60,7 +60,8 @@ class QRL(OfflineAgent):
 
     Raises:
         UserError: goals that are no observations, DDPG+BC with discrete actions, a
-            dim_per_component that does not divide latent_dim; see also ``OfflineAgent``.
+            dim_per_component that does not divide latent_dim, a negative alpha or eps, p_aug
+            outside [0, 1]; see also ``OfflineAgent``.
     """
 
     name = "qrl"
@@ -87,13 +88,8 @@ class QRL(OfflineAgent):
         **common: Any,
     ) -> None:
         not_negative(alpha=alpha, eps=eps)
-        self.actor_loss, self.alpha, self.eps, self.quasimetric = (
-            actor_loss,
-            alpha,
-            eps,
-            quasimetric,
-        )
-        self.latent_dim = whole_number(latent_dim, "latent_dim")
+        self.actor_loss, self.alpha, self.eps = actor_loss, alpha, eps
+        self.quasimetric, self.latent_dim = quasimetric, whole_number(latent_dim, "latent_dim")
         self.dim_per_component = whole_number(dim_per_component, "dim_per_component")
         if quasimetric == "iqe" and latent_dim % dim_per_component:
             raise UserError(
@@ -142,13 +138,16 @@ class QRL(OfflineAgent):
     def update(self, batch: Batch) -> Metrics:
         """Take the joint step of distance, multiplier, dynamics and actor."""
         batch = goals.crop(self, batch, self.p_aug)
+        self.optimizer.zero_grad()
         here, after, other = self._latents(batch)
         loss, metrics = self._value_loss(here, after, other)
         if self.kind_of_loss == "ddpgbc":
             dynamics_loss, own = self._dynamics_loss(here, after, batch)
             loss, metrics = loss + dynamics_loss, metrics | own
-        actor_loss, own = self._actor_loss(here.detach(), after.detach(), batch)
-        minimize_sum(self.optimizer, (loss, self.learned), (actor_loss, [self.actor]))
+        accumulate(loss, *self.learned)
+        loss, own = self._actor_loss(here.detach(), after.detach(), batch)
+        accumulate(loss, self.actor)
+        self.optimizer.step()
         return metrics | own
 
     def _latents(self, batch: Batch) -> list[Tensor]:

@@ -255,15 +255,19 @@ class _Part(NamedTuple):
 
 
 def _activate(hidden: Tensor, activation: Activation) -> Tensor:
-    """Apply the activation, ReLU in place."""
+    """Apply the activation, in place where no gradient needs what was there."""
     if activation == "relu":
         return hidden.relu_()
+    if not torch.is_grad_enabled():
+        # Fresh memory costs about as much as the function itself.
+        return torch.ops.aten.gelu_(hidden, approximate="tanh")  # type: ignore[no-any-return]
     return functional.gelu(hidden, approximate="tanh")
 
 
 def _normalize(hidden: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     normal = functional.layer_norm(hidden, hidden.shape[-1:], eps=LAYER_NORM_EPS)
-    return torch.addcmul(shift, normal, scale)
+    out = None if torch.is_grad_enabled() else normal
+    return torch.addcmul(shift, normal, scale, out=out)
 
 
 @torch.no_grad()

@@ -1,8 +1,6 @@
-"""The two ways parameters change: down a loss, or towards another network."""
+"""The ways parameters change: down a loss or a sum of them, or towards another network."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +14,14 @@ def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def minimize_sum(
-    optimizer: torch.optim.Optimizer, *terms: tuple[Tensor, Sequence[nn.Module]]
-) -> None:
-    """Step one optimiser down a sum of losses, each of which reaches only its own networks.
+def accumulate(loss: Tensor, *networks: nn.Module) -> None:
+    """Add a loss's gradient to that of its networks, and of no others.
 
-    Args:
-        optimizer: of all the networks.
-        *terms: (loss, networks that its gradient reaches); a network belongs to one term.
+    For one step down a sum of losses: ``zero_grad``, each loss in turn, ``step``. In turn, because
+    a compiled forward of several losses cannot go backward more than once.
     """
-    optimizer.zero_grad(set_to_none=True)
-    for loss, networks in terms:
-        own = [parameter for network in networks for parameter in network.parameters()]
-        loss.backward(inputs=own)  # type: ignore[no-untyped-call]
-    optimizer.step()
+    own = [parameter for network in networks for parameter in network.parameters()]
+    loss.backward(inputs=own)  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 
-from gcrl_gym.agents import GCBC, POGO
+from gcrl_gym.agents import CRL, GCBC, GCIQL, GCIVL, HIQL, POGO, QRL
 from gcrl_gym.agents.check import same_weights
 from gcrl_gym.agents.numerics import fast_matmul_precision
 from gcrl_gym.agents.schedules import resolve_learning_rate
@@ -215,7 +215,7 @@ def test_matmul_highest_leaves_torch_alone():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [GCBC, POGO])
+@pytest.mark.parametrize("kind", [GCBC, POGO, GCIVL, GCIQL, QRL, CRL, HIQL])
 def test_compiled_update_equals_eager(kind):
     eager, compiled = nav2d(kind).learn(4), nav2d(kind, compile=True).learn(4)
     for name, value in eager.policy.state_dict().items():

@@ -193,12 +193,9 @@ def test_discrete_actions_are_advantage_weighted(data):
     agreement(agent, batch, data, actor_loss="awr", alpha=3.0)
 
 
-def test_a_chain_on_pictures():
+def test_a_chain_on_pictures_and_no_encoder():
     agent, batch = made("pictures", size=0.03, w2_weights=(0.3,))
     agreement(agent, batch, "pictures", w2_weights=(0.3,))
-
-
-def test_pictures_without_an_encoder_are_numbers():
     agreement(*made("pictures", size=0.03, encoder="none"))
 
 
@@ -266,24 +263,17 @@ def test_large_logits_are_finite():
 def test_rows_are_states_and_columns_goals():
     agent, batch = made()
     pairs = agent.critic.pairs(batch.observations, batch.goals, batch.actions)
-    here, there = 3, 17
-    q = agent.critic(batch.observations[[here]], batch.goals[[there]], batch.actions[[here]])
-    torch.testing.assert_close(pairs[:, here, there], q[:, 0])
-
-
-def lowered(by, **keywords):
-    """An agent whose logits are all ``by`` lower, its batch, and its least logits before."""
-    agent, batch = made(**keywords)
-    plain = agent.critic.states, agent.critic.goals
-    extra = torch.full((2, 32, 1), 1.0, dtype=torch.float64)
-    agent.critic.states = lambda *x: torch.cat([plain[0](*x), -by * extra], -1)
-    agent.critic.goals = lambda *x: torch.cat([plain[1](*x), extra], -1)
-    return agent, batch
+    q = agent.critic(batch.observations[[3]], batch.goals[[17]], batch.actions[[3]])
+    torch.testing.assert_close(pairs[:, 3, 17], q[:, 0])
 
 
 def test_the_logit_is_never_exponentiated():
     """Exponentials would be positive, and nearly all alike where logits are low."""
-    agent, batch = lowered(50.0, alpha=0.0, w2_weights=(0.5,))
+    agent, batch = made(alpha=0.0, w2_weights=(0.5,))
+    phi, psi = agent.critic.states, agent.critic.goals
+    one = torch.ones(2, 32, 1, dtype=torch.float64)
+    agent.critic.states = lambda *x: torch.cat([phi(*x), -50 * one], -1)
+    agent.critic.goals = lambda *x: torch.cat([psi(*x), one], -1)
     metrics = agent.update(batch)
     assert float(metrics["actor_0/q_policy"]) == pytest.approx(-50, abs=10)
     assert float(metrics["actor_1/energy"]) == pytest.approx(50, abs=10)
@@ -292,11 +282,10 @@ def test_the_logit_is_never_exponentiated():
 
 
 def test_the_actor_climbs_the_smaller_of_two_logits():
-    agent, batch = made(alpha=0.0)
-    actions = batch.actions
-    both = agent.critic(batch.observations, batch.actor_goals, actions)
+    agent, batch = made()
+    both = agent.critic(batch.observations, batch.actor_goals, batch.actions)
     assert 0 < float((both[0] < both[1]).double().mean()) < 1
-    torch.testing.assert_close(agent._q(actions, batch), both.amin(0))
+    torch.testing.assert_close(agent._q(batch.actions, batch), both.amin(0))
 
 
 def test_the_actors_loss_reaches_the_actor_alone():

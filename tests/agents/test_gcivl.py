@@ -251,6 +251,7 @@ def test_acting():
         ({"alpha": -1.0}, "alpha is -1.0; .* >= 0"),
         ({"encoder": "impala"}, 'not pictures .* use "auto"'),
         ({"encoder": "impala_smal"}, "encoder is 'impala_smal'.*impala_small"),
+        ({"p_aug": 1.5}, r"p_aug is 1.5; .*\[0, 1\]"),
         ({"discount": 1.0}, r"discount in \(0, 1\)"),
         ({"w2_weights": (1.0,)}, "GCIVL has no argument 'w2_weights'"),
         ({"hidden_size": (16,)}, "hidden_sizes"),

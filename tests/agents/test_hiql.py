@@ -397,6 +397,7 @@ def test_defaults_are_the_published_ones():
         ({"expectile": 1.0}, r"expectile is 1.0; .* \(0, 1\)"),
         ({"low_alpha": -1.0}, "low_alpha is -1.0; .* >= 0"),
         ({"high_alpha": float("nan")}, "high_alpha is nan; .* >= 0"),
+        ({"p_aug": 1.5}, r"p_aug is 1.5; .*\[0, 1\]"),
         ({"subgoal_steps": 0}, "subgoal_steps is 0; .* at least 1"),
         ({"rep_dim": 2.5}, "rep_dim is 2.5; .* whole number"),
         ({"low_actor_rep_grad": "on"}, "low_actor_rep_grad is 'on'; choose from .*auto"),
