@@ -75,6 +75,7 @@ class OfflineAgent(BaseAlgorithm):
     needs_rewards: ClassVar[bool] = False
     needs_next_actions: ClassVar[bool] = False
     needs_goals: ClassVar[bool] = False
+    needs_state_goals: ClassVar[bool] = False  # goals that are observations
     hidden_sizes: tuple[int, ...] = (256, 256)
     discount: float = 0.99
     num_actors: int = 1

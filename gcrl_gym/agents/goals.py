@@ -79,21 +79,6 @@ def encoder(agent: OfflineAgent, kind: EncoderKind, *parts: str) -> ImpalaEncode
     return make_encoder(kind, [picture for part in parts for picture in found[part]], rest)
 
 
-def require_one_space(agent: OfflineAgent) -> None:
-    """Raise unless goals are as wide as observations.
-
-    Raises:
-        UserError: they are not.
-    """
-    goal, observation = agent.policy.goal_dim, agent.policy.observation_dim
-    if goal != observation:
-        raise UserError(
-            f"{type(agent).__name__} measures distances between states, so goals must be "
-            f"observations; here they have width {goal}, observations {observation}. Use GCIVL, "
-            "GCIQL or CRL."
-        )
-
-
 def choose_loss(agent: OfflineAgent, actor_loss: str) -> str:
     """Return "ddpgbc" or "awr" for an option that may be "auto".
 

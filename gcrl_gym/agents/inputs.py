@@ -198,8 +198,8 @@ def check_spaces(agent: OfflineAgent) -> None:
     """Raise unless the agent can act in its action space and has the goals it needs.
 
     Raises:
-        UserError: a kind of space that the agent does not support, an unbounded Box, or a task
-            without goals for an agent that needs them.
+        UserError: a kind of space that the agent does not support, an unbounded Box, a task without
+            goals for an agent that needs them, or with others than it needs.
     """
     space, name = agent.action_space, type(agent).__name__
     if not isinstance(space, agent.action_spaces):
@@ -207,10 +207,16 @@ def check_spaces(agent: OfflineAgent) -> None:
         raise UserError(f"{name} needs a {names} action space, not {space}.")
     if isinstance(space, spaces.Box) and not np.isfinite([space.low, space.high]).all():
         raise UserError(f"{name} needs finite action bounds, not {space}; rescale the actions.")
-    if agent.needs_goals and split_space(agent.observation_space)[1] is None:
+    observation, goal = split_space(agent.observation_space)
+    if agent.needs_goals and goal is None:
         raise UserError(
             f"{name} learns to reach goals, but this task has none; use goal-conditioned data, or "
             "an agent such as IQL."
+        )
+    if agent.needs_state_goals and goal is not None and goal.shape != observation.shape:
+        raise UserError(
+            f"{name} measures distances between states, so goals must be observations; here they "
+            f"have shape {goal.shape}, observations {observation.shape}. Use GCIVL, GCIQL or CRL."
         )
 
 

@@ -65,7 +65,7 @@ class QRL(OfflineAgent):
     """
 
     name = "qrl"
-    needs_goals = True
+    needs_goals = needs_state_goals = True
     action_spaces = (spaces.Box, spaces.Discrete)
     sampler = GoalSampler(value=(0.0, 0.0, 1.0), actor="auto", support="ogbench", reward="index")
 
@@ -102,7 +102,6 @@ class QRL(OfflineAgent):
 
     def build(self) -> None:
         """Make the quasimetric, its multiplier, the dynamics of DDPG+BC, and the actor."""
-        goals.require_one_space(self)
         self.kind_of_loss = goals.choose_loss(self, self.actor_loss)
         width, latent, sizes = self.policy.observation_dim, self.latent_dim, self.hidden_sizes
         self.value = self.add_network(

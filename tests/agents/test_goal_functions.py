@@ -252,12 +252,6 @@ def test_pictures_of_two_sizes():
     agent_of(PICTURE, spaces.Box(0, 255, (8, 8, 1), np.uint8))  # stacked along their channels
 
 
-def test_goals_that_have_to_be_observations():
-    goals.require_one_space(agent_of(VECTOR, VECTOR))
-    with pytest.raises(UserError, match=r"goals must be observations.* width 192, observations 4"):
-        goals.require_one_space(agent_of(VECTOR, PICTURE))
-
-
 def test_which_data_has_pictures():
     assert goals.pictures(agent_of(PICTURE, VECTOR)) == ([(8, 8, 3)], [])
     assert goals.pictures(agent_of(VECTOR, PICTURE)) == ([], [(8, 8, 3)])

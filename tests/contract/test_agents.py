@@ -69,10 +69,6 @@ def roll_out(env, episodes):
     return recorded
 
 
-# Agents that learn distances between states: goals of another kind are refused.
-BETWEEN_STATES = {"qrl"}
-
-
 @functools.cache
 def env_and_data(env_id):
     env = Drift() if env_id == "plain" else gym.make(env_id)
@@ -86,10 +82,10 @@ def cases():
     ids = ["plain", *(spec.id for spec in specs())]
     for name in agent_names():
         for env_id in ids:
-            env = Drift() if env_id == "plain" else gym.make(env_id)
-            aimless = env_id == "plain" and get_agent(name).needs_goals
-            supported = isinstance(env.action_space, get_agent(name).action_spaces)
-            if supported and not aimless and (name not in BETWEEN_STATES or goals_are_states(env)):
+            env, agent = Drift() if env_id == "plain" else gym.make(env_id), get_agent(name)
+            aimless = env_id == "plain" and agent.needs_goals
+            alien = agent.needs_state_goals and not aimless and not goals_are_states(env)
+            if isinstance(env.action_space, agent.action_spaces) and not aimless and not alien:
                 yield name, env_id
 
 
