@@ -107,14 +107,20 @@ def fetch_file(
     )
 
 
-def make_env(dataset: MinariDataset, render_mode: str | None = None) -> gym.Env[Any, Any]:
+def make_env(dataset: MinariDataset | str, render_mode: str | None = None) -> gym.Env[Any, Any]:
     """Make the environment a dataset is to be evaluated in (its own where it names no other).
+
+    Args:
+        dataset: a dataset or its id.
+        render_mode: see Gymnasium.
 
     Raises:
         UserError: the dataset names no environment, or one that cannot be made here.
     """
     import gymnasium as gym
 
+    if isinstance(dataset, str):
+        dataset = load_dataset(dataset)
     keywords = {} if render_mode is None else {"render_mode": render_mode}
     try:
         env: gym.Env[Any, Any] = dataset.recover_environment(eval_env=True, **keywords)

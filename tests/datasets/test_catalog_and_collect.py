@@ -46,6 +46,7 @@ def test_collect_with_a_function_and_back(minari_root):
     assert data.terminated[ends - 1].all()
     assert data.rewards.sum() == data.num_steps
     assert make_env(dataset).spec.id == "CartPole-v1"
+    assert make_env(dataset.id).spec.id == "CartPole-v1"
 
 
 def test_collect_dict_observations_with_an_agent():
