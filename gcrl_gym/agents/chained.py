@@ -140,9 +140,7 @@ class ChainAgent(OfflineAgent):
         """Return the shapes of the chain's noise; an agent adds its own."""
         return self.chain.noise_shapes(batch_size)
 
-    def join(self, observations: Tensor, goals: Tensor) -> Tensor:
-        """Return what networks see: observations [B, D] and goals [B, G], concatenated."""
-        return join(observations, goals)
+    join = staticmethod(join)
 
     def is_deterministic(self, actor: int) -> bool:
         """Return whether that actor has one action per state."""

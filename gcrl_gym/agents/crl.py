@@ -145,8 +145,7 @@ class CRL(ChainAgent):
         self, policy: ContinuousPolicy, inputs: Tensor, noise: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """Return -min q of a Gaussian's mean, as DDPG+BC climbs it, or of another's action."""
-        gaussian = policy.kind == "gaussian"
-        actions = policy.mode(inputs) if gaussian else policy.sample(inputs, noise)
+        actions = goals.chain_actions(policy, inputs, noise)
         q = self._q(actions, batch)
         return -q, q
 

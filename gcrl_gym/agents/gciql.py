@@ -154,8 +154,7 @@ class GCIQL(ChainAgent):
         self, policy: ContinuousPolicy, inputs: Tensor, noise: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """Return -min Q of a Gaussian's mean, as DDPG+BC climbs it, or of another's action."""
-        gaussian = policy.kind == "gaussian"
-        actions = policy.mode(inputs) if gaussian else policy.sample(inputs, noise)
+        actions = goals.chain_actions(policy, inputs, noise)
         q = self.critic(inputs, actions).amin(0)
         return -q, q
 

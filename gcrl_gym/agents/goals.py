@@ -16,10 +16,15 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from gcrl_gym.agents.metrics import Metrics
-from gcrl_gym.agents.policy import split_space
+from gcrl_gym.agents.policy import GOAL_FIELDS, STATE_FIELDS, split_space
 from gcrl_gym.datasets.samplers import Batch
 from gcrl_gym.errors import UserError
-from gcrl_gym.networks import CategoricalPolicy, GaussianPolicy, ImpalaEncoder
+from gcrl_gym.networks import (
+    CategoricalPolicy,
+    ContinuousPolicy,
+    GaussianPolicy,
+    ImpalaEncoder,
+)
 from gcrl_gym.networks.encoders import EncoderKind, make_encoder, random_crop
 
 if TYPE_CHECKING:
@@ -28,8 +33,6 @@ if TYPE_CHECKING:
 GoalPolicyNetwork = GaussianPolicy | CategoricalPolicy
 
 CROP_PADDING = 3  # pixels
-_STATES = ("observations", "next_observations", "target_observations")
-_GOALS = ("goals", "actor_goals", "subgoals", "target_goals")
 
 
 def join(observations: Tensor, goals: Tensor) -> Tensor:
@@ -105,18 +108,17 @@ def critic_actions(actions: Tensor, agent: OfflineAgent, like: Tensor) -> Tensor
     return actions
 
 
-def make_policy(agent: OfflineAgent, kind: EncoderKind, inputs: int = 0) -> Any:
+def make_policy(agent: OfflineAgent, kind: EncoderKind) -> Any:
     """Return a new GaussianPolicy, or CategoricalPolicy for discrete actions.
 
     Args:
         agent: who asks.
         kind: encoder of pictures.
-        inputs: width of what it sees, that of observation and goal by default.
     """
     discrete = isinstance(agent.action_space, spaces.Discrete)
     make = CategoricalPolicy if discrete else GaussianPolicy
     return make(
-        inputs or agent.input_dim, agent.action_dim, agent.hidden_sizes, activation="gelu",
+        agent.input_dim, agent.action_dim, agent.hidden_sizes, activation="gelu",
         init="xavier_small", encoder=encoder(agent, kind, "observation", "goal"),
     )  # fmt: skip
 
@@ -205,6 +207,11 @@ def ddpg_bc(
     return loss + scale, metrics
 
 
+def chain_actions(policy: ContinuousPolicy, inputs: Tensor, noise: Tensor) -> Tensor:
+    """Return what a chain's actor is judged by: a Gaussian's mean, as DDPG+BC, or an action."""
+    return policy.mode(inputs) if policy.kind == "gaussian" else policy.sample(inputs, noise)
+
+
 def act(agent: OfflineAgent, policy: GoalPolicyNetwork, inputs: Tensor, mode: bool) -> Tensor:
     """Return the mean or likeliest action, or a sample; [B, A] or [B]."""
     if isinstance(policy, CategoricalPolicy):
@@ -239,7 +246,7 @@ def crop(agent: OfflineAgent, batch: Batch, p_aug: float) -> Batch:
     cropped = torch.special.ndtr(batch.noise["crop_batch"]) < p_aug
     shifts = torch.where(cropped, shifts, CROP_PADDING)
     moved: dict[str, Any] = {}
-    for names, shape in ((_STATES, observation), (_GOALS, goal)):
+    for names, shape in ((STATE_FIELDS, observation), (GOAL_FIELDS, goal)):
         for name in names:
             value = getattr(batch, name)
             if value is not None and shape:

@@ -19,8 +19,8 @@ from gcrl_gym.errors import UserError
 ActFunction = Callable[[Tensor, bool, int], Tensor]
 
 # Fields of a batch on the scale of observations, and on that of goals.
-_STATES = ("observations", "next_observations", "target_observations")
-_GOALS = ("goals", "actor_goals", "subgoals", "target_goals")
+STATE_FIELDS = ("observations", "next_observations", "target_observations")
+GOAL_FIELDS = ("goals", "actor_goals", "subgoals", "target_goals")
 
 _EPSILON = 1e-3  # added to standard deviations, as D4RL's and CORL's agents do
 
@@ -110,14 +110,14 @@ class GoalPolicy(BasePolicy):
             batch: as sampled from the dataset.
             standardize: standardise observations and goals too, not only rescale actions.
         """
-        for name in (*_STATES, *_GOALS):
+        for name in (*STATE_FIELDS, *GOAL_FIELDS):
             value = getattr(batch, name, None)
             if value is None:
                 continue
             if value.ndim > 2:  # pictures
                 value = value.flatten(1).float()
             if standardize or self._pictures:
-                if name in _STATES:
+                if name in STATE_FIELDS:
                     value = self.normalize_observations(value)
                 elif self.goal_dim:
                     value = self.normalize_goals(value)
