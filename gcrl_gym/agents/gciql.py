@@ -57,7 +57,7 @@ class GCIQL(ChainAgent):
 
     name = "gciql"
     action_spaces = (spaces.Box, spaces.Discrete)
-    sampler = GoalSampler(actor="auto", support="ogbench", reward="index")
+    sampler = GoalSampler(actor="auto", support="ogbench")
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ class GCIVL(OfflineAgent):
 
     name = "gcivl"
     action_spaces = (spaces.Box, spaces.Discrete)
-    sampler = GoalSampler(actor="auto", support="ogbench", reward="index")
+    sampler = GoalSampler(actor="auto", support="ogbench")
     needs_rewards: ClassVar[bool] = True
 
     def __init__(

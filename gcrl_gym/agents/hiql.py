@@ -80,7 +80,7 @@ class HIQL(OfflineAgent):
     name = "hiql"
     action_spaces = (spaces.Box, spaces.Discrete)
     needs_goals = True
-    sampler = SubgoalSampler(actor="auto", support="ogbench", reward="index")
+    sampler = SubgoalSampler(actor="auto", support="ogbench")
 
     def __init__(
         self,
@@ -110,9 +110,7 @@ class HIQL(OfflineAgent):
         self.discount, self.tau, self.hidden_sizes = discount, tau, tuple(hidden_sizes)
         self.layer_norm, self.encoder = layer_norm, encoder
         self.p_aug = check_probability(p_aug, "p_aug")
-        self.sampler = SubgoalSampler(
-            actor="auto", support="ogbench", reward="index", steps=self.subgoal_steps
-        )
+        self.sampler = SubgoalSampler(actor="auto", support="ogbench", steps=self.subgoal_steps)
         super().__init__(env, dataset, batch_size=batch_size, **common)
 
     def build(self) -> None:

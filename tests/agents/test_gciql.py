@@ -36,13 +36,16 @@ DATA = {
     "without goals": lambda: (None, plain_dataset()),
 }
 
+# As on OGBench data: a goal is reached where it is the state itself.
+INDEX = {"sampler": GoalSampler(actor="auto", support="ogbench", reward="index")}
+
 
 def made(data="continuous", size=0.1, **keywords):
     """An agent whose weights are all apart, and a batch, both float64.
 
     Residuals of the value function have both signs, means lie on both sides of the actions' bounds.
     """
-    agent = GCIQL(*DATA[data](), seed=0, **(SMALL | keywords))
+    agent = GCIQL(*DATA[data](), seed=0, **(SMALL | INDEX | keywords))
     batch = draw(agent, scale=1.5)
     stir(agent, size)
     here = agent.join(batch.observations, batch.goals)
@@ -287,7 +290,7 @@ def test_one_optimiser_and_goals_of_the_published_law():
     assert list(agent.optimizers) == ["agent"]
     assert GCIQL.sampler == GoalSampler(
         value=(0.2, 0.5, 0.3), future="geometric", actor="auto", actor_future="uniform",
-        support="ogbench", reward="index",
+        support="ogbench", reward="auto",
     )  # fmt: skip
 
 

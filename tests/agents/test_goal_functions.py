@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from scipy.stats import binomtest, chisquare
 
-from gcrl_gym.agents import GCBC, goals
+from gcrl_gym.agents import GCBC, GCIQL, GCIVL, HIQL, goals
 from gcrl_gym.datasets import OfflineDataset
 from gcrl_gym.datasets.samplers import Batch
 from gcrl_gym.datasets.subgoals import SubgoalSampler
@@ -264,3 +264,14 @@ def test_which_data_has_pictures():
     agent = GCBC(None, data, **SMALL)
     assert goals.pictures(agent) == ([(8, 8, 3)], [])
     agent.learn(2)  # no goals: plain cloning of pictures
+
+
+@pytest.mark.parametrize("agent", [GCIVL, GCIQL, HIQL])
+def test_an_environment_that_judges_goals_is_asked_to(agent):
+    """OGBench's rule, success at the goal itself, is for data whose goals are observations."""
+    env, data = goal_data()
+    batch = agent(env, data, seed=0, hidden_sizes=(8,), batch_size=256).draw_batch()
+    near = (batch.next_observations - batch.goals).norm(dim=1) <= env.unwrapped.goal_tolerance
+    assert 0 < near.float().mean() < 1
+    torch.testing.assert_close(batch.rewards, near.float())
+    torch.testing.assert_close(batch.terminated, near.float())
