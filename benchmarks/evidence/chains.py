@@ -51,7 +51,7 @@ GOALS: dict[str, dict[str, Any]] = {
 
 
 # The published settings are made for a million updates: IQL's target rate of 0.001 lets Q see a few
-# steps ahead after 30,000, and both temperatures make weights of 0 or 100 out of advantages that are
+# steps ahead after 30,000, and both temperatures make weights of 0 or 100 of advantages that are
 # still noise. These fit the short run.
 SHORT: dict[str, dict[str, Any]] = {
     "iql": {

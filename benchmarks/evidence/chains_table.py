@@ -33,7 +33,7 @@ Cut to fit two cores without a GPU: on hopper-medium-replay 2 layers of 256 for 
 all; 10 critics for SAC-N and EDAC; the numbers of updates below.
 
 "Set for a short run": the published settings are made for a million updates. IQL's target rate on
-this set (0.001) lets the action values see only a few steps ahead after 30,000, and the temperatures
+this set (0.001) lets action values see only a few steps ahead after 30,000, and the temperatures
 of IQL and AWAC turn advantages that are still noise into weights of 0 or 100. Those rows have IQL's
 tau 0.05, expectile 0.5, beta 0.1, unscaled rewards and a Gaussian; AWAC's tau 0.02 and lambda 10.
 
