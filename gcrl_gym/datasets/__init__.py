@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gcrl_gym.datasets.samplers import Batch, BoundSampler, GoalSampler, TransitionSampler
     from gcrl_gym.datasets.sequences import SequenceBatch, SequenceSampler
     from gcrl_gym.datasets.subgoals import SubgoalSampler
+    from gcrl_gym.datasets.windows import WindowSampler
 
 __all__ = [
     "Batch",
@@ -24,6 +25,7 @@ __all__ = [
     "SequenceSampler",
     "SubgoalSampler",
     "TransitionSampler",
+    "WindowSampler",
     "convert_ogbench",
     "list_datasets",
     "load_dataset",
@@ -41,6 +43,7 @@ _HOME = {
     "SequenceSampler": "sequences",
     "SubgoalSampler": "subgoals",
     "TransitionSampler": "samplers",
+    "WindowSampler": "windows",
     "convert_ogbench": "ogbench_io",
     "list_datasets": "catalog",
     "load_dataset": "catalog",

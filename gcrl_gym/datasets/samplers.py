@@ -58,6 +58,9 @@ class Batch:
         subgoals: ``[B, G]`` goals some steps ahead, from `SubgoalSampler`.
         target_observations: what lies some steps ahead on the way to the actor goal; likewise.
         target_goals: ``[B, G]`` the goal achieved there; likewise.
+        windows: ``[B, context + 1, *observation shape]`` states up to the next one, zeros before
+            the episode's start; from `WindowSampler`.
+        mask: ``[B, context + 1]`` float32, 1 where ``windows`` holds a state; likewise.
         noise: random inputs of the update by name; filled by the training loop.
     """
 
@@ -72,6 +75,8 @@ class Batch:
     subgoals: Tensor | None = None
     target_observations: Tensor | None = None
     target_goals: Tensor | None = None
+    windows: Tensor | None = None
+    mask: Tensor | None = None
     noise: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -285,12 +290,12 @@ class BoundTransitions:
             next_actions=parts[7] if self.next_actions else None,
         )
 
-    def observations_at(self, rows: Rows) -> Tensor:
-        """Return the observations of these rows."""
+    def observations_at(self, rows: Rows, padding: Rows | None = None) -> Tensor:
+        """Return the observations of these rows, zeros at the positions ``padding``."""
         table = self.integers.get("observations")
         if table is None:
             table = self.rows[:, : self.widths[0]]
-        return self.select(table, rows).reshape(-1, *self.observation_shape)
+        return self.select(table, rows, padding).reshape(-1, *self.observation_shape)
 
     def select(self, table: Tensor, rows: Rows, padding: Rows | None = None) -> Tensor:
         """Gather rows of a table and move them to the device."""
