@@ -195,7 +195,7 @@ class GoalEvalCallback(EventCallback):
         if self.table:
             self.table.append(evaluation_rows(result, self.num_timesteps))
         if self._note_best(vars(result), self.num_timesteps) and self.best_model_path:
-            self.model.save(self.best_model_path)
+            save_to_act(self.model, self.best_model_path)
         self._log(result)
         return result
 
@@ -223,6 +223,14 @@ class GoalEvalCallback(EventCallback):
 
     def _on_training_end(self) -> None:
         self.pool.close()
+
+
+def save_to_act(model: Any, path: str | Path) -> None:
+    """Save a model without the replay buffer that it may have, which only training needs."""
+    if hasattr(model, "finetune"):
+        model.save(path, buffer=False)
+    else:
+        model.save(path)
 
 
 def evaluation_rows(result: EvaluationResult, step: int) -> list[dict[str, Any]]:
@@ -278,19 +286,21 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
 
 
 class ProgressCallback(BaseCallback):
-    """A progress bar over updates, with the last success rate."""
+    """A progress bar over timesteps, with the last success rate."""
 
-    def __init__(self, total: int, evaluation: GoalEvalCallback | None = None) -> None:
-        """Count to ``total``; show the results of ``evaluation``."""
+    def __init__(
+        self, total: int, evaluation: GoalEvalCallback | None = None, unit: str = "update"
+    ) -> None:
+        """Count to ``total`` timesteps, each a ``unit``; show the results of ``evaluation``."""
         super().__init__()
-        self.total, self.evaluation = total, evaluation
+        self.total, self.evaluation, self.unit = total, evaluation, unit
         self._shown: EvaluationResult | None = None
 
     def _on_training_start(self) -> None:
         self.bar = tqdm(
             total=self.total,
             initial=self.model.num_timesteps,
-            unit="update",
+            unit=self.unit,
             desc=getattr(self.model, "name", "train"),
             dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else 30.0,  # log files need few lines

@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from torch import Tensor
 
 from gcrl_gym import datasets
+from gcrl_gym.agents.experience import Experience
 from gcrl_gym.agents.inputs import check_unknown
 from gcrl_gym.agents.numerics import Numerics
 from gcrl_gym.agents.schedules import CosineSchedule
@@ -50,8 +51,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def save(agent: OfflineAgent, path: Any) -> None:
-    """Write the agent's archive."""
+def save(agent: OfflineAgent, path: Any, buffer: bool | None = None) -> None:
+    """Write the agent's archive; see ``OfflineAgent.save``."""
     header = {
         "agent": agent.name,
         "class": f"{type(agent).__module__}:{type(agent).__qualname__}",
@@ -65,14 +66,18 @@ def save(agent: OfflineAgent, path: Any) -> None:
         "action_space": serialize_space(agent.action_space),
         "counters": {"num_timesteps": agent.num_timesteps, "n_updates": agent._n_updates},
         "entropy": agent.generators.entropy,
-        "batch_generator": agent.generators.batches.bit_generator.state,
+        "numpy_generators": agent.generators.numpy_states(),
         "trained_on": agent.trained_on,
         "numerics": dataclasses.asdict(agent.numerics) if agent.numerics else None,
         "learning_rates": {
             name: optimizer.param_groups[0]["lr"] for name, optimizer in agent.optimizers.items()
         },
     }
-    write_archive(path, header, _tensors(agent))
+    tensors = _tensors(agent)
+    if agent.online is not None:
+        header["online"], found = agent.online.to_archive(agent, buffer)
+        tensors |= {f"online/{name}": tensor for name, tensor in found.items()}
+    write_archive(path, header, tensors)
 
 
 def load(
@@ -97,7 +102,9 @@ def load(
         shapes = (deserialize_space(kinds[0]), deserialize_space(kinds[1]))
         agent = cls(env, **(stored | overrides), _spaces=shapes)
         _restore(agent, header, tensors)
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise UserError(f"{path} is not a complete {cls.name} archive: {error}") from error
     if dataset is not None:
         agent.set_dataset(dataset, statistics=False)
@@ -134,7 +141,7 @@ def warn_changed_numerics(agent: OfflineAgent) -> None:
         warnings.warn(
             f"The archive was trained with {stored}, this run uses {agent.numerics}: results stay "
             "correct but are not bit-identical to an uninterrupted run.",
-            stacklevel=3,
+            stacklevel=5,
         )
 
 
@@ -157,14 +164,18 @@ def _restore(agent: OfflineAgent, header: dict[str, Any], tensors: dict[str, Ten
         groups = optimizer.state_dict()["param_groups"]
         groups[0]["lr"] = header["learning_rates"][name]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
-    agent.generators.restore(
-        int(header["entropy"]), header["batch_generator"], _under("generator/", tensors)
-    )
+    # Archives from before there was online training have one generator of NumPy's.
+    numpy = header.get("numpy_generators")
+    numpy = {"batches": header["batch_generator"]} if numpy is None else numpy
+    agent.generators.restore(int(header["entropy"]), numpy, _under("generator/", tensors))
     agent.num_timesteps = int(header["counters"]["num_timesteps"])
     agent._n_updates = int(header["counters"]["n_updates"])
     agent.trained_on = dict(header.get("trained_on", {}))
     if header["numerics"] is not None:
         agent.stored_numerics = Numerics(**header["numerics"])
+    if "online" in header:
+        found = _under("online/", tensors)
+        agent.online = Experience.from_archive(agent, header["online"], found)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

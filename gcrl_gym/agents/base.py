@@ -1,15 +1,15 @@
-"""OfflineAgent: the only training loop, and everything agents share besides mathematics.
+"""OfflineAgent: everything agents share besides mathematics.
 
 An agent subclasses it and writes four things: its hyperparameters (keyword arguments stored under
 their own names), ``build`` (networks, targets, optimisers), ``update`` (one gradient step on a
-batch) and ``act``. The rest is here. One timestep of ``learn`` is one gradient update.
+batch) and ``act``. The rest is here, and the two training loops in ``loop`` and ``online``. One
+timestep of ``learn`` is one gradient update, one of ``finetune`` is one environment step.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-import time
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,23 +19,21 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
-from stable_baselines3.common.utils import configure_logger
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from gcrl_gym.agents import archive, inputs
+from gcrl_gym.agents import archive, inputs, loop, online
+from gcrl_gym.agents.experience import Experience, Memory
 from gcrl_gym.agents.metrics import MetricMeans, Metrics
 from gcrl_gym.agents.numerics import Numerics
 from gcrl_gym.agents.policy import GoalPolicy
 from gcrl_gym.agents.presets import load_preset
 from gcrl_gym.agents.randomness import Generators
-from gcrl_gym.agents.schedules import resolve_learning_rate, set_rates
+from gcrl_gym.agents.schedules import resolve_learning_rate
 from gcrl_gym.datasets import OfflineDataset
 from gcrl_gym.datasets.report import origin
 from gcrl_gym.datasets.rewards import RewardTransform, transform_rewards
-from gcrl_gym.datasets.samplers import Batch, TransitionSampler
+from gcrl_gym.datasets.samplers import Batch, BoundSampler, TransitionSampler
 from gcrl_gym.errors import UserError
 
 M = TypeVar("M", bound=nn.Module)
@@ -69,6 +67,8 @@ class OfflineAgent(BaseAlgorithm):
 
     name: ClassVar[str]
     policy: GoalPolicy
+    _means: MetricMeans  # since the last line of the log
+    _updates_at_start: int
     sampler: Any = TransitionSampler()
     action_spaces: ClassVar[tuple[type, ...]] = (spaces.Box,)
     needs_actions: ClassVar[bool] = True
@@ -76,6 +76,8 @@ class OfflineAgent(BaseAlgorithm):
     needs_next_actions: ClassVar[bool] = False
     needs_goals: ClassVar[bool] = False
     needs_state_goals: ClassVar[bool] = False  # goals that are observations
+    finetunes: ClassVar[bool] = False  # whether it learns online too
+    exploration_noise: ClassVar[float] = 0.1  # of deterministic policies online; TD3's
     hidden_sizes: tuple[int, ...] = (256, 256)
     discount: float = 0.99
     num_actors: int = 1
@@ -112,6 +114,7 @@ class OfflineAgent(BaseAlgorithm):
         self.numerics: Numerics | None = None  # of the latest learn()
         self.stored_numerics: Numerics | None = None  # of the archive this agent came from
         self.trained_on: dict[str, Any] = {}  # where the data came from, for results
+        self.online: Experience | None = None  # what finetune() has gathered
         self.dataset: OfflineDataset | None = inputs.resolve_dataset(dataset)
         if env is None:  # SB3's constructor takes the spaces from an env only
             _spaces = _spaces or inputs.dataset_spaces(self.dataset, type(self).__name__)
@@ -206,21 +209,28 @@ class OfflineAgent(BaseAlgorithm):
         resolved = inputs.resolve_dataset(dataset)
         assert resolved is not None
         inputs.check_dataset(resolved, self)
-        self.dataset, self.trained_on = resolved, origin(resolved.metadata)
-        goal_env = None if self.env is None else self.env.envs[0]  # type: ignore[attr-defined]
         rewarded = transform_rewards(resolved, self.reward_transform)
-        law = {"discount": self.discount, "device": self.device, "goal_env": goal_env}
-        self._bound = self.sampler.bind(rewarded, **law)
+        self.dataset, self.trained_on = resolved, origin(rewarded.metadata)
+        self._bound = self.bind_sampler(rewarded)
         inputs.check_rewards(resolved, self, self._bound.reward_rule)
         if self.normalize and statistics:
             self.policy.fit_statistics(resolved)
 
+    def bind_sampler(self, dataset: OfflineDataset, online: bool = False) -> BoundSampler:
+        """Return the agent's sampler, tied to offline data or to what ``finetune`` collected."""
+        goal_env = None if self.env is None else self.env.envs[0]  # type: ignore[attr-defined]
+        law = {"discount": self.discount, "device": self.device, "goal_env": goal_env}
+        return self.sampler.bind(dataset, **law)  # type: ignore[no-any-return]
+
     def draw_batch(self) -> Batch:
         """Draw, normalise and return the next training batch, with its noise."""
-        batch: Batch = self._bound.sample(self.batch_size, self.generators.batches)
+        return self.prepare_batch(self._bound.sample(self.batch_size, self.generators.batches))
+
+    def prepare_batch(self, batch: Batch, names: str = "") -> Batch:
+        """Normalise a batch in place and add its noise, from generators so prefixed."""
         self.policy.normalize_batch(batch, self.normalize)
-        shapes = self.noise_shapes(self.batch_size).items()
-        batch.noise = {name: self.generators.randn(f"noise/{name}", *s) for name, s in shapes}
+        for name, shape in self.noise_shapes(self.batch_size).items():
+            batch.noise[name] = self.generators.randn(f"{names}noise/{name}", *shape)
         return batch
 
     # Training ------------------------------------------------------------------------------
@@ -250,60 +260,9 @@ class OfflineAgent(BaseAlgorithm):
         if self.dataset is None:
             raise UserError(f"{type(self).__name__} has no dataset; pass dataset=... to train.")
         total = inputs.whole_number(total_timesteps, "total_timesteps")
-        total, callback = self._setup_learn(
-            total, callback, reset_num_timesteps, tb_log_name or self.name
-        )
-        callback.on_training_start(locals(), globals())
-        step = self._step_function()
-        bar = tqdm(total=total, initial=self.num_timesteps, disable=not progress_bar,
-                   desc=self.name, unit="update")  # fmt: skip
-        self.numerics = Numerics.choose(
-            self.device, self.matmul, self.threads, max(self.hidden_sizes, default=0)
-        )
-        archive.warn_changed_numerics(self)
-        with self.numerics.applied(), bar:
-            while self.num_timesteps < total:
-                if not self.policy.training:  # evaluation in a callback switches it off
-                    self.policy.train()
-                self._update_current_progress_remaining(self.num_timesteps, total)
-                remaining = self._current_progress_remaining
-                set_rates(self.optimizers, self.rates, self.learning_rate, remaining)
-                self._means.add(step(self.draw_batch()))
-                self.num_timesteps += 1
-                self._n_updates += 1
-                if self.num_timesteps % log_interval == 0:
-                    self.dump_logs()
-                bar.update()
-                if not callback.on_step():
-                    break
-        callback.on_training_end()
+        options = (callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        loop.learn(self, total, *options)
         return self
-
-    def _setup_learn(  # type: ignore[override]
-        self, total: int, callback: MaybeCallback, reset_num_timesteps: bool, tb_log_name: str
-    ) -> tuple[int, BaseCallback]:
-        # SB3's own resets the environment, which we never step, and draws from its generators.
-        self.start_time = time.time_ns()
-        if reset_num_timesteps:
-            self.num_timesteps = 0
-        else:
-            total += self.num_timesteps
-        self._total_timesteps = total
-        self._num_timesteps_at_start = self.num_timesteps
-        self._means = MetricMeans()
-        if not self._custom_logger:
-            self._logger = configure_logger(
-                self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps
-            )
-        return total, self._init_callback(callback)
-
-    def _step_function(self) -> Callable[[Batch], Metrics]:
-        """Return the update, compiled where the user asked for it and a compiler works."""
-        if self.compile is not True:
-            return self.update
-        from gcrl_gym.agents.compilation import compiled
-
-        return compiled(self.update)
 
     def dump_logs(self) -> None:
         """Write the mean of each metric since the last call to the logger.
@@ -311,13 +270,31 @@ class OfflineAgent(BaseAlgorithm):
         Raises:
             UserError: a metric is not a finite number.
         """
-        for name, value in self._means.pop(f"{self.name}, update {self.num_timesteps}").items():
-            self.logger.record(f"train/{name}", value)
-        elapsed = max(time.time_ns() - self.start_time, 1) / 1e9
-        done = self.num_timesteps - self._num_timesteps_at_start
-        self.logger.record("time/updates_per_second", done / elapsed)
-        self.logger.record("time/gradient_steps", self._n_updates, exclude="tensorboard")
-        self.logger.dump(step=self.num_timesteps)
+        loop.dump_logs(self)
+
+    # Online --------------------------------------------------------------------------------
+
+    finetune = online.finetune
+
+    def explore(
+        self, observation: Any, memory: Memory, moment: online.Moment
+    ) -> tuple[Any, Memory]:
+        """Return an action of online training and what to remember for the next one.
+
+        Args:
+            observation: of the environment.
+            memory: what the last call returned, None at the start of an episode.
+            moment: when this is, who acts, and a generator to draw from.
+        """
+        return online.explore(self, observation, memory, moment)
+
+    def after_env_step(self, transition: online.Transition) -> dict[str, float]:
+        """Do what is due after an environment step; return numbers to log under ``rollout/``."""
+        return {}
+
+    def online_update(self, batch: Batch) -> Metrics:
+        """Take one gradient step of online training."""
+        return self.update(batch)
 
     # Acting --------------------------------------------------------------------------------
 
@@ -342,13 +319,14 @@ class OfflineAgent(BaseAlgorithm):
 
     # Saving --------------------------------------------------------------------------------
 
-    def save(self, path: Any) -> None:  # type: ignore[override]
+    def save(self, path: Any, buffer: bool | None = None) -> None:  # type: ignore[override]
         """Write everything that training has changed to an archive (JSON and safetensors).
 
         Args:
             path: file name (``.zip`` is added without a suffix) or writable binary file.
+            buffer: with the replay buffer of ``finetune``; None as was said there.
         """
-        archive.save(self, path)
+        archive.save(self, path, buffer)
 
     @classmethod
     def load(  # type: ignore[override]
@@ -358,7 +336,7 @@ class OfflineAgent(BaseAlgorithm):
 
         Args:
             path: file name or readable binary file.
-            env: needed only for evaluation callbacks.
+            env: needed for evaluation callbacks and ``finetune``.
             dataset: needed to train on.
             **overrides: hyperparameters to replace, such as ``device``.
 

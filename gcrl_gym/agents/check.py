@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from gcrl_gym.agents import get_agent
 from gcrl_gym.agents.base import OfflineAgent
+from gcrl_gym.errors import UserError
+from gcrl_gym.pools import single_env
 
 Make = Callable[..., OfflineAgent]
 
@@ -240,6 +243,41 @@ def check_metrics(make: Make) -> None:
         _expect(not bad, f"not finite: {bad}")
 
 
+def check_finetune(make: Make) -> None:
+    """Online training changes weights, logs finite numbers and resumes to the bit, or says no."""
+    agent = make(seed=10)
+    if not agent.finetunes:
+        try:
+            agent.finetune(1)
+        except UserError as error:
+            _expect("does not learn online" in str(error), f"an unclear error: {error}")
+            return
+        raise AssertionError("finetune must raise UserError where finetunes is False")
+    env = TimeLimit(single_env(agent.env), 15)
+    before = {name: value.clone() for name, value in agent.policy.networks.state_dict().items()}
+    recorder = _Recorder()
+    agent.set_logger(Logger(None, [recorder]))
+    agent.finetune(60, env, learning_starts=45, log_interval=60)
+    _expect(agent.num_timesteps == 60, f"{agent.num_timesteps} timesteps counted, expected 60")
+    _expect(agent._n_updates == 16, f"{agent._n_updates} updates in steps 45 to 60, expected 16")
+    still = [
+        name
+        for name, value in agent.policy.networks.state_dict().items()
+        if value.is_floating_point() and value.equal(before[name])
+    ]
+    _expect(not still, f"these did not change online: {still}")
+    _expect("train/offline_share" in recorder.rows[-1], "the share of offline data is not logged")
+    bad = [name for name, value in recorder.rows[-1].items() if not np.isfinite(value)]
+    _expect(not bad, f"not finite: {bad}")
+    half = make(seed=10).finetune(52, env, learning_starts=45)
+    buffer = io.BytesIO()
+    half.save(buffer)
+    buffer.seek(0)
+    resumed = type(half).load(buffer, env=env, dataset=half.dataset)
+    resumed.finetune(8, learning_starts=45)
+    _expect(same_weights(agent, resumed), "weights differ after save, load and finetune")
+
+
 def check_archive(make: Make) -> None:
     """An archive holds JSON and tensors only, and no more than weights and optimiser states."""
     agent = make(seed=8).learn(3)
@@ -275,6 +313,7 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     check_reproducible,
     check_parameters_move,
     check_metrics,
+    check_finetune,
     check_archive,
     check_chain,
 )

@@ -25,7 +25,7 @@ here actions are sampled and the distance is debiased. Goals: policies learn at 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -66,6 +66,7 @@ class FQL(ChainAgent):
     """
 
     name = "fql"
+    finetunes: ClassVar[bool] = True
 
     def __init__(
         self,

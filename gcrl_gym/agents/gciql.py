@@ -15,7 +15,7 @@ follows. Rewards are 0 where the goal is the state, else -1. Discrete actions ar
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from gymnasium import spaces
@@ -56,6 +56,7 @@ class GCIQL(ChainAgent):
     """
 
     name = "gciql"
+    finetunes: ClassVar[bool] = True
     action_spaces = (spaces.Box, spaces.Discrete)
     sampler = GoalSampler(actor="auto", support="ogbench")
 

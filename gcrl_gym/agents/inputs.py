@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from gcrl_gym.agents.base import OfflineAgent
 
 
-def whole_number(value: float, name: str) -> int:
+def whole_number(value: float, name: str, least: int = 1) -> int:
     """Return ``value`` as an int; 1e6 is fine, 1.5 is not.
 
     Raises:
-        UserError: not a whole number, or below 1.
+        UserError: not a whole number, or below ``least``.
     """
-    if isinstance(value, bool) or value != int(value) or value < 1:
-        raise UserError(f"{name} is {value!r}; give a whole number of at least 1.")
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not np.isfinite(value) or value != int(value) or value < least:
+        raise UserError(f"{name} is {value!r}; give a whole number of at least {least}.")
     return int(value)
 
 
@@ -265,6 +266,37 @@ def check_rewards(dataset: OfflineDataset, agent: OfflineAgent, reward_rule: str
             f"{dataset.metadata.get('dataset_id', '')!r} is 0; use data with rewards (OGBench: a "
             "singletask id), goals with GoalSampler, or an imitation agent such as GCBC."
         )
+
+
+def check_env(env: gym.Env[Any, Any], agent: OfflineAgent) -> None:
+    """Raise unless an agent can be trained in an environment: shapes, bounds and goals agree.
+
+    Raises:
+        UserError: naming the part that differs, and both spaces.
+    """
+    name = type(agent).__name__
+    ours, theirs = (split_space(kind.observation_space) for kind in (agent, env))
+    if (ours[1] is None) != (theirs[1] is None):
+        who = "the agent learns to reach goals" if ours[1] else "the agent was made without goals"
+        raise UserError(
+            f"{name}: {who}, but the env's observations are {env.observation_space}; use the "
+            "environment of its data, or wrap the env (gcrl_gym.wrappers.GoalDict, FlattenGoal)."
+        )
+    for part, mine, other in zip(("observations", "goals"), ours, theirs):
+        if mine is not None and other is not None and _kind(mine) != _kind(other):
+            raise UserError(f"{name} was made for {part} {mine}, but the env gives {other}.")
+    mine, other = agent.action_space, env.action_space
+    same = mine == other
+    if isinstance(mine, spaces.Box) and isinstance(other, spaces.Box):
+        limits = ((mine.low, other.low), (mine.high, other.high))
+        same = mine.shape == other.shape and all(np.allclose(*pair) for pair in limits)
+    if not same:
+        raise UserError(f"{name} was made for actions {mine}, but the env takes {other}.")
+
+
+def _kind(space: spaces.Space[Any]) -> tuple[tuple[int, ...], bool]:
+    """Return the shape of a Box, and whether it holds floats."""
+    return space.shape or (), bool(np.issubdtype(space.dtype, np.floating))
 
 
 def _check_actions(dataset: OfflineDataset, space: spaces.Space[Any]) -> None:

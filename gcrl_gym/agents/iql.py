@@ -14,7 +14,7 @@ replaces -log pi by the squared distance to the action. Goals: A is taken at the
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -62,6 +62,8 @@ class IQL(ChainAgent):
     """
 
     name = "iql"
+    finetunes: ClassVar[bool] = True
+    exploration_noise: ClassVar[float] = 0.03  # published, of deterministic policies
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ needs; goals are relabelled in hindsight where the data has goals.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -62,6 +62,7 @@ class POGO(OfflineAgent):
     """
 
     name = "pogo"
+    finetunes: ClassVar[bool] = True
     sampler = GoalSampler(value=(0.2, 0.5, 0.3), actor=(0.0, 1.0, 0.0))
     needs_rewards = True
 

@@ -92,6 +92,11 @@ class GoalPolicy(BasePolicy):
         )
         self.act: ActFunction | None = None  # set by the agent
 
+    @property
+    def has_statistics(self) -> bool:
+        """Whether means and deviations were taken from data; before that, means are 0."""
+        return bool(self.observation_mean.any() or self.goal_mean.any())
+
     def fit_statistics(self, dataset: OfflineDataset) -> None:
         """Take the mean and standard deviation of observations and goals from a dataset."""
         columns = {"observation": dataset.observations}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,15 +28,28 @@ class Generators:
     def __init__(self, seed: int | None, device: torch.device) -> None:
         self.entropy = int(np.random.SeedSequence(seed).entropy)  # type: ignore[arg-type]
         self.device = device
-        self.batches = np.random.default_rng(self._sequence("batches"))
         self._torch: dict[str, torch.Generator] = {}
+        self._numpy: dict[str, np.random.Generator] = {}
 
-    def _sequence(self, name: str) -> np.random.SeedSequence:
-        return np.random.SeedSequence(self.entropy, spawn_key=(zlib.crc32(name.encode()),))
+    @property
+    def batches(self) -> np.random.Generator:
+        """The generator that ``learn`` draws batches from."""
+        return self.numpy("batches")
+
+    def sequence(self, name: str, *numbers: int) -> np.random.SeedSequence:
+        """Return what seeds the generator of that name, or one of many, told by numbers."""
+        key = (zlib.crc32(name.encode()), *numbers)
+        return np.random.SeedSequence(self.entropy, spawn_key=key)
 
     def seed(self, name: str) -> int:
         """Return the seed that belongs to a name."""
-        return int(self._sequence(name).generate_state(1, np.uint64)[0]) % 2**63
+        return int(self.sequence(name).generate_state(1, np.uint64)[0]) % 2**63
+
+    def numpy(self, name: str) -> np.random.Generator:
+        """Return the NumPy generator of that name."""
+        if name not in self._numpy:
+            self._numpy[name] = np.random.default_rng(self.sequence(name))
+        return self._numpy[name]
 
     def torch(self, name: str) -> torch.Generator:
         """Return the torch generator of that name."""
@@ -65,14 +78,32 @@ class Generators:
         finally:
             generator.set_state(before)
 
+    @contextlib.contextmanager
+    def standing_in(self, name: str, other: str) -> Iterator[None]:
+        """Let the torch generator ``other`` be the one called ``name`` for the block."""
+        before = self._torch.get(name)
+        self._torch[name] = self.torch(other)
+        try:
+            yield
+        finally:
+            del self._torch[name]
+            if before is not None:
+                self._torch[name] = before
+
     def states(self) -> dict[str, Tensor]:
         """Return the state of every torch generator, by name."""
         return {name: generator.get_state() for name, generator in self._torch.items()}
 
-    def restore(self, entropy: int, batches: dict[str, object], states: dict[str, Tensor]) -> None:
-        """Continue where ``states`` and ``batches.bit_generator.state`` were taken."""
+    def numpy_states(self) -> dict[str, Any]:
+        """Return the state of every NumPy generator, by name, as plain numbers."""
+        return {name: generator.bit_generator.state for name, generator in self._numpy.items()}
+
+    def restore(self, entropy: int, numpy: dict[str, Any], states: dict[str, Tensor]) -> None:
+        """Continue where ``numpy_states`` and ``states`` were taken."""
         self.entropy = entropy
-        self.batches.bit_generator.state = batches
         self._torch.clear()
+        self._numpy.clear()
+        for name, plain in numpy.items():
+            self.numpy(name).bit_generator.state = plain
         for name, state in states.items():
             self.torch(name).set_state(state)

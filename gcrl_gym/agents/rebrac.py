@@ -74,6 +74,8 @@ class ReBRAC(ChainAgent):
     """
 
     name = "rebrac"
+    finetunes: ClassVar[bool] = True
+    exploration_noise: ClassVar[float] = 0.03  # published, of deterministic policies
     sampler = GoalSampler(value=(0.2, 0.5, 0.3), actor=(0.0, 1.0, 0.0), next_actions=True)
     needs_next_actions: ClassVar[bool] = True
 

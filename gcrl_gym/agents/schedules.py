@@ -72,3 +72,26 @@ def set_rates(
         if callable(schedule):
             for group in optimizer.param_groups:
                 group["lr"] = schedule(remaining)
+
+
+def online_rates(
+    optimizers: dict[str, torch.optim.Adam],
+    own: dict[str, Any],
+    common: Any,
+    given: Any = None,
+    remaining: float = 1.0,
+) -> None:
+    """Set the learning rate of every optimiser for online training.
+
+    Args:
+        optimizers: by name.
+        own: rates or schedules of those that have their own, by name.
+        common: rate or schedule of the others.
+        given: rate or schedule of all of them; None for what each began with.
+        remaining: share of the training that is left, for ``given``.
+    """
+    for name, optimizer in optimizers.items():
+        rate = own.get(name, common) if given is None else given
+        share = 1.0 if given is None else remaining
+        for group in optimizer.param_groups:
+            group["lr"] = rate(share) if callable(rate) else rate

@@ -16,7 +16,7 @@ deviation from CORL. With goals the policy is asked for goals of its own (``acto
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,7 @@ class TD3BC(ChainAgent):
     """
 
     name = "td3_bc"
+    finetunes: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ COMMANDS = {
     "envs": "List the environments.",
     "data": "List, show, download, convert, check and collect datasets.",
     "train": "Train an agent on a dataset, in a run folder that can be resumed.",
+    "finetune": "Go on training a saved agent online, in a run folder too.",
     "eval": "Evaluate a trained agent on all tasks.",
     "record": "Film a trained agent.",
     "play": "Drive an environment by keyboard, and keep the episodes as a dataset.",

@@ -34,8 +34,7 @@ def load_model(
         UserError: no such file, a damaged one, or nothing that tells the environment.
     """
     from gcrl_gym.agents import load
-    from gcrl_gym.experiments.folder import read_json
-    from gcrl_gym.experiments.spec import RunSpec
+    from gcrl_gym.experiments.folder import run_of
     from gcrl_gym.video import prepare_rendering
 
     prepare_rendering()
@@ -44,11 +43,10 @@ def load_model(
         path = path / "final_model.zip"
     agent = load(path)
     if env is None and dataset is None:
-        stored = read_json(path.parent / "spec.json") or read_json(path.parent.parent / "spec.json")
-        if stored is None:
+        run = run_of(path)
+        if run is None:
             raise UserError(f"{path} is not in a run folder: name the environment with --env.")
-        spec = RunSpec.from_dict(stored["spec"])
-        env, dataset = spec.env, spec.dataset
+        env, dataset = run["env"], run["dataset"]
     if env is not None:
         from gcrl_gym.agents.inputs import resolve_env
 
@@ -56,5 +54,5 @@ def load_model(
     from gcrl_gym.evaluation import stored_references
     from gcrl_gym.experiments.run import open_dataset
 
-    stored, made = open_dataset(str(dataset), data_dir)
-    return agent, made, stored_references(stored.storage.metadata, made)
+    opened, made = open_dataset(str(dataset), data_dir)
+    return agent, made, stored_references(opened.storage.metadata, made)

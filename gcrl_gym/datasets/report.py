@@ -120,6 +120,10 @@ class ReportBuilder:
 
 
 def origin(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a dataset's metadata tells whether a score may stand beside published ones."""
-    keys = ("dataset_id", "source", "source_file", "source_sha256", "official", "evaluation")
+    """Return what of a dataset's metadata tells whether a score may stand beside published ones.
+
+    ``return_spread`` is the scale of rewards where ``reward_transform="return_range"``.
+    """
+    keys = ["dataset_id", "source", "source_file", "source_sha256", "official", "evaluation"]
+    keys.append("return_spread")
     return {key: metadata[key] for key in keys if key in metadata}

@@ -14,7 +14,7 @@ name                  rewards become             used by
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -51,26 +51,38 @@ def transform_rewards(dataset: OfflineDataset, name: RewardTransform) -> Offline
     if name == "none":
         return dataset
     columns = replace(dataset.columns, rows=np.array(dataset.columns.rows))
-    steps = dataset.step_rows
-    rewards = columns["rewards"]
-    if name == "minus_one":
-        rewards[steps] -= 1
-    elif name == "times_10_minus_5":
-        rewards[steps] = 10 * rewards[steps] - 5
-    elif name == "times_100":
-        rewards[steps] *= 100
-    else:
+    metadata = {**dataset.metadata, "reward_transform": name}
+    spread = 0.0
+    if name == "return_range":
         returns = episode_returns(dataset)
-        spread = float(returns.max() - returns.min())
-        if spread > 0:
-            rewards[steps] = rewards[steps] * (_RANGE / spread)
+        spread = metadata["return_spread"] = float(returns.max() - returns.min())
+    rewards, steps = columns["rewards"], dataset.step_rows
+    rewards[steps] = convert(rewards[steps], name, spread)
     return OfflineDataset(
         columns,
         goal_is_observation=dataset.goal_is_observation,
         observation_space=dataset.observation_space,
         action_space=dataset.action_space,
-        metadata={**dataset.metadata, "reward_transform": name},
+        metadata=metadata,
     )
+
+
+def convert(rewards: Any, name: RewardTransform, spread: float = 0.0) -> Any:
+    """Return float32 rewards, one or many, in a convention.
+
+    Args:
+        rewards: as an environment gives them.
+        name: the convention.
+        spread: of the returns in the offline data, for ``return_range``; online experience is
+            scaled by the same number.
+    """
+    if name == "minus_one":
+        return rewards - 1
+    if name == "times_10_minus_5":
+        return 10 * rewards - 5
+    if name == "times_100":
+        return rewards * 100
+    return rewards * (_RANGE / spread) if name == "return_range" and spread > 0 else rewards
 
 
 def episode_returns(dataset: OfflineDataset) -> npt.NDArray[np.float64]:

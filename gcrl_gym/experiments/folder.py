@@ -9,7 +9,7 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
 
@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from gcrl_gym.datasets import OfflineDataset
 
 
+class Spec(Protocol):
+    """What decides a run's result, as data."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+
+
 @contextlib.contextmanager
-def claim_folder(folder: Path, spec: RunSpec) -> Iterator[None]:
+def claim_folder(folder: Path, spec: Spec) -> Iterator[None]:
     """Make the run folder and hold it for this process.
 
     Raises:
@@ -68,7 +75,7 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _check_same_run(folder: Path, spec: RunSpec, stored: dict[str, Any]) -> None:
+def _check_same_run(folder: Path, spec: Spec, stored: dict[str, Any]) -> None:
     new = spec.to_dict()
     differ = [key for key in new.keys() | stored.keys() if new.get(key) != stored.get(key)]
     if differ:
@@ -81,8 +88,6 @@ def _check_same_run(folder: Path, spec: RunSpec, stored: dict[str, Any]) -> None
 
 def describe(spec: RunSpec, dataset: OfflineDataset, env: gym.Env[Any, Any]) -> dict[str, Any]:
     """Return the content of ``spec.json``: the spec, resolved, and what it ran with."""
-    from gcrl_gym.agents.archive import versions
-
     resolved = spec.hyperparameters()
     return {
         "spec": spec.to_dict(),
@@ -90,10 +95,28 @@ def describe(spec: RunSpec, dataset: OfflineDataset, env: gym.Env[Any, Any]) -> 
         "not_default": {name: why for name, (_, why) in resolved.items() if why != "default"},
         "environment": None if env.spec is None else env.spec.id,
         "dataset": {"steps": dataset.num_steps, "episodes": dataset.num_episodes},
+        **circumstances(),
+    }
+
+
+def circumstances() -> dict[str, Any]:
+    """Return what a run is made with: versions, the source's commit and the machine."""
+    from gcrl_gym.agents.archive import versions
+
+    return {
         "versions": versions(),
         "commit": commit(),
         "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
     }
+
+
+def run_of(model: Path) -> dict[str, Any] | None:
+    """Return the spec of the run that an archive belongs to, None where it is in no run folder."""
+    for folder in (model.parent, model.parent.parent):
+        stored = read_json(folder / "spec.json")
+        if stored is not None:
+            return {**stored["spec"], "folder": str(folder)}
+    return None
 
 
 def commit() -> str | None:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from gcrl_gym.agents.base import OfflineAgent
     from gcrl_gym.datasets import OfflineDataset
+    from gcrl_gym.experiments.finetune import FinetuneSpec
 
 
 @dataclass(frozen=True)
@@ -103,16 +104,22 @@ def train(
         dataset = OfflineDataset.from_minari(stored)
         agent = _agent(spec, folder, env, dataset)
         write_json(folder / "spec.json", describe(spec, dataset, env))
-        training = _Training(spec, folder, agent, env)
+        training = Training(spec, folder, agent, env)
         training.run(progress_bar)
         return RunResult(folder, training.finish())
 
 
-class _Training:
-    """The callbacks of a run, and what happens after the last update."""
+class Training:
+    """The callbacks of a run, and what happens after the last step."""
+
+    unit = "update"
 
     def __init__(
-        self, spec: RunSpec, folder: Path, agent: OfflineAgent, env: gym.Env[Any, Any]
+        self,
+        spec: RunSpec | FinetuneSpec,
+        folder: Path,
+        agent: OfflineAgent,
+        env: gym.Env[Any, Any],
     ) -> None:
         self.spec, self.folder, self.agent, self.env = spec, folder, agent, env
         step = agent.num_timesteps
@@ -130,26 +137,36 @@ class _Training:
             spec.seed,
             csv_path=folder / "evaluations.csv",
             best_model_path=folder / "best_model.zip",
-            # The evaluation after the last update is made by finish(), again if it was cut off.
-            resume_step=min(step, spec.steps - 1),
+            # The evaluation after the last step is made by finish(), again if it was cut off.
+            resume_step=min(step or self.first_kept, spec.steps - 1),
             final_step=spec.steps,
         )
         self.checkpoint = RunCheckpoint(folder / "checkpoints", spec.checkpoint_interval)
 
+    first_kept = 0  # rows of evaluations.csv up to this step survive a start from the beginning
+
+    def advance(self, remaining: int, callbacks: list[BaseCallback]) -> None:
+        """Train for so many steps."""
+        self.agent.learn(remaining, callbacks, self.spec.log_interval, reset_num_timesteps=False)
+
     def run(self, progress_bar: bool) -> None:
+        """Train to the end of the run, or until a signal comes.
+
+        Raises:
+            Interrupted: a signal came.
+        """
         remaining = self.spec.steps - self.agent.num_timesteps
         stop = _StopOnSignal()
         callbacks: list[BaseCallback] = [self.evaluation, self.checkpoint, stop]
         if progress_bar:
-            callbacks.append(ProgressCallback(self.spec.steps, self.evaluation))
+            callbacks.append(ProgressCallback(self.spec.steps, self.evaluation, self.unit))
         if remaining > 0:
             with stop.listening():
-                self.agent.learn(
-                    remaining, callbacks, self.spec.log_interval, reset_num_timesteps=False
-                )
+                self.advance(remaining, callbacks)
             path = self.checkpoint.save()
             if stop.received and self.agent.num_timesteps < self.spec.steps:
-                raise Interrupted(f"Stopped at update {self.agent.num_timesteps}, saved in {path}.")
+                where = f"{self.unit} {self.agent.num_timesteps}"
+                raise Interrupted(f"Stopped at {where}, saved in {path}.")
         else:
             self.evaluation.init_callback(self.agent)
             self.evaluation.num_timesteps = self.agent.num_timesteps
@@ -158,11 +175,11 @@ class _Training:
         """Write the final model, the final evaluation, figure, film and, last, the results."""
         spec, folder, agent = self.spec, self.folder, self.agent
         wall = self.metrics.seconds()
-        agent.save(folder / "final_model.zip")
+        agent.save(folder / "final_model.zip", buffer=False)
         self.evaluation.run(MODES)
         self.evaluation.pool.close()
         rows = read_rows(folder / "evaluations.csv")
-        title = f"{agent.name} on {spec.dataset}, seed {spec.seed}"
+        title = f"{agent.name} on {spec.dataset or spec.env}, seed {spec.seed}"
         plot_learning_curve(rows, folder / "learning_curve.png", title)
         if spec.video_episodes:
             _film(agent, self.env, folder / "videos" / "rollout.mp4", spec)
@@ -173,9 +190,10 @@ class _Training:
                 "episodes_per_task": spec.eval_episodes,
                 "evaluation_seed": spec.seed,
                 "steps": spec.steps,
-                "headline": "last actor, deterministic actions, after the last update",
+                "headline": f"last actor, deterministic actions, after the last {self.unit}",
                 "best": "the earliest evaluation with the highest headline number",
             },
+            **self.more_results(rows),
             "last": block(rows, spec.steps),
             "best": block(rows, self.evaluation.best_step),
             "wall_time_s": round(wall, 1),
@@ -183,6 +201,10 @@ class _Training:
         }
         write_json(folder / "results.json", results)
         return results
+
+    def more_results(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return what this kind of run adds to its results."""
+        return {}
 
 
 def results_table(results: dict[str, Any]) -> Table:
@@ -274,7 +296,9 @@ def last_checkpoint(folder: Path) -> Path | None:
     return next(iter(checkpoints(folder / "checkpoints")), None)
 
 
-def _film(agent: OfflineAgent, env: gym.Env[Any, Any], path: Path, spec: RunSpec) -> None:
+def _film(
+    agent: OfflineAgent, env: gym.Env[Any, Any], path: Path, spec: RunSpec | FinetuneSpec
+) -> None:
     try:
         record_video(agent, env, path, spec.video_episodes, seed=spec.seed)
     except UserError as error:  # numbers matter more than pictures

@@ -14,8 +14,46 @@ from typing import Any, Self
 from gcrl_gym.errors import UserError, nearest
 
 
+class Intervals:
+    """When a run logs, evaluates and saves: what its spec leaves open follows from its length."""
+
+    steps: int
+    eval_freq: int | None
+    checkpoint_freq: int | None
+
+    @property
+    def log_interval(self) -> int:
+        """Steps between two rows of ``metrics.csv``."""
+        return max(1, min(1000, self.steps // 50))
+
+    @property
+    def eval_interval(self) -> int:
+        """Steps between evaluations."""
+        return self.eval_freq or max(1, self.steps // 10)
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Steps between checkpoints: a whole number of log intervals, where there is room."""
+        freq = self.checkpoint_freq or min(10_000, self.steps // 10)
+        return max(1, freq // self.log_interval * self.log_interval or freq)
+
+    def check_numbers(self, *names: str) -> None:
+        """Raise unless these are whole numbers of at least 1, of a seed 0, or left open.
+
+        Raises:
+            UserError: naming the first that is not.
+        """
+        for name in names:
+            value = getattr(self, name)
+            least = 0 if name in ("seed", "video_episodes") else 1
+            if value is None and name.endswith("freq"):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"{name} is {value!r}; give a whole number of at least {least}.")
+
+
 @dataclass(frozen=True)
-class RunSpec:
+class RunSpec(Intervals):
     """One training run.
 
     Attributes:
@@ -85,13 +123,7 @@ class RunSpec:
         from gcrl_gym.agents import get_agent
         from gcrl_gym.experiments.hyperparameters import check_hyperparameters
 
-        for name in ("steps", "seed", "eval_freq", "eval_episodes", "checkpoint_freq"):
-            value = getattr(self, name)
-            least = 0 if name == "seed" else 1
-            if value is None and name.endswith("freq"):
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UserError(f"{name} is {value!r}; give a whole number of at least {least}.")
+        self.check_numbers("steps", "seed", "eval_freq", "eval_episodes", "checkpoint_freq")
         kind = get_agent(self.agent)
         check_hyperparameters(kind, self._preset())
         check_hyperparameters(kind, self.agent_kwargs)
@@ -116,47 +148,37 @@ class RunSpec:
 
         return load_preset(get_agent(self.agent).name, self.preset, self.dataset)
 
-    @property
-    def log_interval(self) -> int:
-        """Updates between two rows of ``metrics.csv``."""
-        return max(1, min(1000, self.steps // 50))
-
-    @property
-    def eval_interval(self) -> int:
-        """Updates between evaluations."""
-        return self.eval_freq or max(1, self.steps // 10)
-
-    @property
-    def checkpoint_interval(self) -> int:
-        """Updates between checkpoints: a whole number of log intervals, where there is room."""
-        freq = self.checkpoint_freq or min(10_000, self.steps // 10)
-        return max(1, freq // self.log_interval * self.log_interval or freq)
-
     def folder(self, runs_dir: str | os.PathLike[str]) -> Path:
         """Return ``runs_dir/<dataset>/<agent>/<variant>/seed_<n>``."""
         dataset = self.dataset
         if os.path.isdir(dataset):
             dataset = Path(dataset).resolve().name
-        parts = [_safe(part) for part in dataset.split("/") if part]
-        agent = _safe(self.agent)
+        parts = [safe(part) for part in dataset.split("/") if part]
+        agent = safe(self.agent)
         return Path(runs_dir, *parts, agent, self._variant(), f"seed_{self.seed}")
 
     def _variant(self) -> str:
         if self.variant is not None:
-            return _safe(self.variant)
+            return safe(self.variant)
         parts = [] if self.preset == "default" and self.agent_kwargs else [self.preset]
-        parts += [f"{key}={_short(value)}" for key, value in sorted(self.agent_kwargs.items())]
-        name = _safe(",".join(parts))
-        if len(name) > 80:  # some file systems stop at 255 bytes for a name
-            name = f"{name[:70]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-        return name
+        return variant_name(parts, self.agent_kwargs)
+
+
+def variant_name(parts: list[str], differing: dict[str, Any]) -> str:
+    """Return a folder name made of words and of what differs from the defaults."""
+    parts = parts + [f"{key}={_short(value)}" for key, value in sorted(differing.items())]
+    name = safe(",".join(parts))
+    if len(name) > 80:  # some file systems stop at 255 bytes for a name
+        name = f"{name[:70]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name
 
 
 def _short(value: Any) -> str:
     return "-".join(map(_short, value)) if isinstance(value, tuple) else str(value)
 
 
-def _safe(name: str) -> str:
+def safe(name: str) -> str:
+    """Return a name that any file system takes."""
     cleaned = re.sub(r"[^\w.,=+-]", "_", name)
     return cleaned if cleaned.strip(".") else "_"
 

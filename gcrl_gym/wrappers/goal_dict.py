@@ -108,6 +108,11 @@ class GoalDict(gym.Wrapper[dict[str, Any], Any, Any, Any], RecordConstructorArgs
             return len(self._tasks)
         return int(self.env.get_wrapper_attr("num_tasks"))
 
+    @property
+    def task_options(self) -> Sequence[Mapping[str, Any]] | None:
+        """Reset options of each evaluation task; None where they are the environment's own."""
+        return self._tasks
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

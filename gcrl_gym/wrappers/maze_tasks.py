@@ -26,14 +26,14 @@ def maze_tasks(env: gym.Env[Any, Any]) -> list[dict[str, list[int]]]:
     layout = getattr(getattr(env.unwrapped, "maze", None), "maze_map", None)
     if layout is None:
         return []
-    distances = {cell: _distances(layout, cell) for cell in _free_cells(layout)}
+    steps = {cell: distances(layout, cell) for cell in free_cells(layout)}
     # The farthest cell of each, and of these the farthest pair; ties go to the first cell.
-    farthest = {cell: max(reach, key=lambda c: reach[c]) for cell, reach in distances.items()}
-    start = max(farthest, key=lambda cell: distances[cell][farthest[cell]])
+    farthest = {cell: max(reach, key=lambda c: reach[c]) for cell, reach in steps.items()}
+    start = max(farthest, key=lambda cell: steps[cell][farthest[cell]])
     goals = [farthest[start]]
-    reachable = distances[start]
+    reachable = steps[start]
     while len(goals) < min(NUM_TASKS, len(reachable) - 1):
-        goals.append(max(reachable, key=lambda cell: min(distances[g][cell] for g in goals)))
+        goals.append(max(reachable, key=lambda cell: min(steps[g][cell] for g in goals)))
     starts = [start, *(farthest[goal] for goal in goals[1:])]
     return [
         {"reset_cell": list(start), "goal_cell": list(goal)}
@@ -42,7 +42,8 @@ def maze_tasks(env: gym.Env[Any, Any]) -> list[dict[str, list[int]]]:
     ]
 
 
-def _free_cells(layout: Sequence[Sequence[Any]]) -> list[Cell]:
+def free_cells(layout: Sequence[Sequence[Any]]) -> list[Cell]:
+    """Return the cells (row, column) of a map whose walls are 1."""
     return [
         (row, column)
         for row, line in enumerate(layout)
@@ -51,9 +52,9 @@ def _free_cells(layout: Sequence[Sequence[Any]]) -> list[Cell]:
     ]
 
 
-def _distances(layout: Sequence[Sequence[Any]], start: Cell) -> dict[Cell, int]:
+def distances(layout: Sequence[Sequence[Any]], start: Cell) -> dict[Cell, int]:
     """Return the steps from ``start`` to every cell that can be reached, itself included."""
-    free = set(_free_cells(layout))
+    free = set(free_cells(layout))
     found, frontier = {start: 0}, [start]
     for row, column in frontier:  # grows while it is read
         for cell in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):

@@ -45,6 +45,30 @@ def cases():
                 yield name, env_id
 
 
+# Online, from two episodes, where the published default is slow.
+ONLINE = {"rebrac": {"actor_bc": 0.1}, "pogo": {"w2_weights": (0.1,)}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in agent_names() if get_agent(name).finetunes])
+def test_learns_online_what_the_data_do_not_show(name):
+    """Two episodes do not teach a maze, however long they are learned from; 2000 steps in it do."""
+    env = gym.make("gcrl/Nav2D-v0", maze="open", max_episode_steps=50)
+    episodes = [vars(e) for e in nav2d_episodes("noisy", "open", episodes=2)]
+    spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
+    data = OfflineDataset.from_episodes(episodes, **spaces)
+    kind = get_agent(name)
+    small = {"hidden_sizes": (64, 64), "batch_size": 256, "learning_rate": 1e-3}
+    small |= {"discount": 0.95, "tau": 0.02, **ONLINE.get(name, {})}
+    agent = kind(env, data, seed=0, **{k: v for k, v in small.items() if k in kind.signature()})
+    options = {"episodes_per_task": 4, "modes": ("deterministic",), "actors": "last"}
+    agent.learn(500)
+    before = gcrl_gym.evaluate(agent, env, **options).success_rate
+    assert before <= 0.5
+    agent.finetune(2100, learning_starts=300)
+    assert gcrl_gym.evaluate(agent, env, **options).success_rate >= max(0.6, before + 0.3)
+
+
 @pytest.mark.parametrize(("name", "env_id"), list(cases()))
 def test_learns_a_tiny_maze(name, env_id):
     env, data = env_and_data(env_id, DATA.get(name, "expert"))
