@@ -111,6 +111,12 @@ class EvaluationResult:
         return table
 
 
+def _check_choice(name: str, given: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [one for one in given if one not in known]
+    if isinstance(given, str) or unknown or not given:
+        raise UserError(f"{name} is {given!r}; give some of {', '.join(map(repr, known))}.")
+
+
 def evaluate(
     agent: Predictor,
     env: gym.Env[Any, Any] | Pool,
@@ -142,8 +148,11 @@ def evaluate(
             agent's dataset, if it belongs to this environment.
 
     Raises:
-        UserError: unknown task, no episodes, vector environment, or spaces that do not match.
+        UserError: unknown task, mode or actors, no episodes, vector environment, or spaces that do
+            not match.
     """
+    _check_choice("modes", modes, MODES)
+    _check_choice("actors", [actors], ("all", "last"))
     pool = env if isinstance(env, (EnvPool, NativePool)) else make_pool(env)
     chosen = task_ids(pool.env, tasks)
     jobs = make_jobs(chosen, episodes_per_task, seed)

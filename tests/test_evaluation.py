@@ -281,6 +281,20 @@ def test_wrong_arguments(tasks, episodes, message):
         evaluate(Walker(), gym.make("Line-v0"), tasks=tasks, episodes_per_task=episodes)
 
 
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"modes": ("stochastic",)}, "modes is .*'deterministic', 'sampled'"),
+        ({"modes": "sampled"}, "modes is 'sampled'"),
+        ({"modes": ()}, "modes is"),
+        ({"actors": "first"}, r"actors is \['first'\].*'all', 'last'"),
+    ],
+)
+def test_wrong_choices(keywords, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(Walker(), gym.make("Line-v0"), **keywords)
+
+
 def test_wrong_environments():
     with pytest.raises(UserError, match=r"gym.make\('Line-v0'\)"):
         evaluate(Walker(), "Line-v0")
