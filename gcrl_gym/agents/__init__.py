@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gcrl_gym.agents.gcivl import GCIVL
     from gcrl_gym.agents.hiql import HIQL
     from gcrl_gym.agents.iql import IQL
+    from gcrl_gym.agents.opso import OPSO
     from gcrl_gym.agents.pogo import POGO
     from gcrl_gym.agents.qrl import QRL
     from gcrl_gym.agents.rebrac import ReBRAC
@@ -43,6 +44,7 @@ __all__ = [
     "GCIVL",
     "HIQL",
     "IQL",
+    "OPSO",
     "POGO",
     "QRL",
     "SACN",

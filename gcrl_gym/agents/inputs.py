@@ -216,7 +216,7 @@ def check_spaces(agent: OfflineAgent) -> None:
         )
     if agent.needs_state_goals and goal is not None and goal.shape != observation.shape:
         raise UserError(
-            f"{name} measures distances between states, so goals must be observations; here they "
+            f"{name} takes goals for states, so goals must be observations; here they "
             f"have shape {goal.shape}, observations {observation.shape}. Use GCIVL, GCIQL or CRL."
         )
 
@@ -246,6 +246,8 @@ def check_dataset(dataset: OfflineDataset, agent: OfflineAgent) -> None:
             "(0 is none); wrap the environment with gcrl_gym.wrappers.GoalDict, or use a dataset "
             "with achieved goals."
         )
+    if agent.needs_state_goals:
+        _require_states(dataset, type(agent).__name__)
     _check_actions(dataset, agent.action_space)
     if agent.needs_next_actions and not getattr(agent.sampler, "next_actions", False):
         raise UserError(
@@ -297,6 +299,25 @@ def check_env(env: gym.Env[Any, Any], agent: OfflineAgent) -> None:
 def _kind(space: spaces.Space[Any]) -> tuple[tuple[int, ...], bool]:
     """Return the shape of a Box, and whether it holds floats."""
     return space.shape or (), bool(np.issubdtype(space.dtype, np.floating))
+
+
+def _require_states(dataset: OfflineDataset, name: str, rows: int = 256) -> None:
+    """Raise if goals that have the width of observations are something else.
+
+    Args:
+        dataset: the dataset.
+        name: of the agent.
+        rows: how many to look at.
+    """
+    achieved, states = dataset.achieved_goals, dataset.observations
+    if achieved is None or dataset.goal_is_observation or achieved.shape != states.shape:
+        return  # other widths are named by those who know the environment
+    some = np.unique(np.linspace(0, len(states) - 1, rows).astype(np.int64))
+    if not np.allclose(achieved[some], states[some]):
+        raise UserError(
+            f"{name} takes goals for states, so goals must be observations; those of this "
+            "dataset are as wide, but differ from the observations. Use GCIVL, GCIQL or CRL."
+        )
 
 
 def _check_actions(dataset: OfflineDataset, space: spaces.Space[Any]) -> None:

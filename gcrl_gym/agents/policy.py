@@ -117,16 +117,11 @@ class GoalPolicy(BasePolicy):
         """
         for name in (*STATE_FIELDS, *GOAL_FIELDS):
             value = getattr(batch, name, None)
-            if value is None:
-                continue
-            if value.ndim > 2:  # pictures
-                value = value.flatten(1).float()
-            if standardize or self._pictures:
-                if name in STATE_FIELDS:
-                    value = self.normalize_observations(value)
-                elif self.goal_dim:
-                    value = self.normalize_goals(value)
-            setattr(batch, name, value)
+            if value is not None:
+                setattr(batch, name, self._scaled(name, value, standardize))
+        windows = getattr(batch, "windows", None)
+        if windows is not None:
+            batch.windows = self._scaled(STATE_FIELDS[0], windows, standardize, axis=2)
         if self._rescale_actions:
             batch.actions = self.normalize_actions(batch.actions)
             if batch.next_actions is not None:
@@ -134,8 +129,18 @@ class GoalPolicy(BasePolicy):
         elif isinstance(self.action_space, spaces.Discrete) and self.action_space.start:
             batch.actions = batch.actions - int(self.action_space.start)
 
+    def _scaled(self, name: str, value: Tensor, standardize: bool, axis: int = 1) -> Tensor:
+        """Return states or goals, which begin at an axis, flat and standardised."""
+        if value.ndim > axis + 1:  # pictures
+            value = value.flatten(axis).float()
+        if not (standardize or self._pictures):
+            return value
+        if name in STATE_FIELDS:
+            return self.normalize_observations(value)
+        return self.normalize_goals(value) if self.goal_dim else value
+
     def normalize_observations(self, observations: Tensor) -> Tensor:
-        """Standardise observations [B, D]."""
+        """Standardise observations [B, D], or windows of them [B, L, D]."""
         return (observations - self.observation_mean) / self.observation_std
 
     def normalize_goals(self, goals: Tensor) -> Tensor:

@@ -22,16 +22,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
 from gcrl_gym.agents import goals
 from gcrl_gym.agents.base import OfflineAgent
-from gcrl_gym.agents.inputs import check_probability, not_negative, resolve_dataset, whole_number
+from gcrl_gym.agents.inputs import check_probability, not_negative, whole_number
 from gcrl_gym.agents.metrics import Metrics
-from gcrl_gym.datasets import OfflineDataset
 from gcrl_gym.datasets.samplers import Batch, GoalSampler
 from gcrl_gym.errors import UserError
 from gcrl_gym.networks import LatentDynamics, Multiplier, Quasimetric
@@ -123,17 +121,6 @@ class QRL(OfflineAgent):
         self.actor = self.add_network("actor", lambda: goals.make_policy(self, self.encoder))
         self.optimizer = self.add_optimizer("agent", *self.learned, self.actor)
 
-    def set_dataset(self, dataset: Any, statistics: bool = True) -> None:
-        """Use a dataset for training; see ``OfflineAgent.set_dataset``.
-
-        Raises:
-            UserError: its goals are as wide as its observations, but are others.
-        """
-        resolved = resolve_dataset(dataset)
-        assert resolved is not None
-        _require_states(resolved)
-        super().set_dataset(resolved, statistics)
-
     def update(self, batch: Batch) -> Metrics:
         """Take the joint step of distance, multiplier, dynamics and actor."""
         batch = goals.crop(self, batch, self.p_aug)
@@ -194,21 +181,3 @@ class QRL(OfflineAgent):
     def act(self, inputs: Tensor, deterministic: bool, actor: int) -> Tensor:
         """Return the mean or likeliest action, or a sample."""
         return goals.act(self, self.actor, inputs, deterministic)
-
-
-def _require_states(dataset: OfflineDataset, rows: int = 256) -> None:
-    """Raise if goals that have the width of observations are something else.
-
-    Args:
-        dataset: the dataset.
-        rows: how many to look at.
-    """
-    achieved, states = dataset.achieved_goals, dataset.observations
-    if achieved is None or dataset.goal_is_observation or achieved.shape != states.shape:
-        return  # other widths are named by those who know the environment
-    some = np.unique(np.linspace(0, len(states) - 1, rows).astype(np.int64))
-    if not np.allclose(achieved[some], states[some]):
-        raise UserError(
-            "QRL measures distances between states, so goals must be observations; those of this "
-            "dataset are as wide, but differ from the observations. Use GCIVL, GCIQL or CRL."
-        )

@@ -96,7 +96,7 @@ def goals_are_states(env):
 def factory(name, env_id):
     agent = get_agent(name)
     small = {"hidden_sizes": (16, 16), "batch_size": 32, "device": "cpu"}
-    small |= {"num_critics": 3, "num_actions": 2}
+    small |= {"num_critics": 3, "num_actions": 2, "warmup": 0}
     small = {key: value for key, value in small.items() if key in agent.signature()}
 
     def make(**keywords):

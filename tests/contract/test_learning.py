@@ -39,7 +39,8 @@ def env_and_data(env_id, kind):
 
 
 def cases():
-    for name in agent_names():
+    # Without actions there is nothing to learn to act from.
+    for name in [name for name in agent_names() if get_agent(name).needs_actions]:
         for env_id in ENVS:
             if isinstance(gym.make(env_id).action_space, get_agent(name).action_spaces):
                 yield name, env_id
